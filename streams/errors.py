@@ -1,0 +1,77 @@
+"""The one error tree. Every error that may reach a client derives from :class:`AskaheadError`.
+
+A class says what kind of failure it is; ``code`` is the stable string that clients match; the message says what to
+do next. The service maps classes to HTTP statuses, nothing below it knows any.
+"""
+
+from __future__ import annotations
+
+
+class AskaheadError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: one or two sentences for the person who reads it, including what to do next.
+        code: stable machine-readable code; defaults to the class's own.
+        param: name of the offending field, where there is one.
+        retry_after: seconds after which the same request may succeed, where waiting helps.
+    """
+
+    code = "error"
+
+    def __init__(
+        self, message: str, *, code: str | None = None, param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.param = param
+        self.retry_after = retry_after
+
+
+class InvalidInput(AskaheadError):
+    """The request is wrong and will stay wrong."""
+
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidInput):
+    """The prompt, or the stream, does not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class NotFound(AskaheadError):
+    """The named thing does not exist (any more)."""
+
+    code = "not_found"
+
+
+class Conflict(AskaheadError):
+    """The request contradicts the present state."""
+
+    code = "conflict"
+
+
+class Overloaded(AskaheadError):
+    """Too many requests at once; the same request may succeed later."""
+
+    code = "rate_limit_exceeded"
+
+
+class Unavailable(AskaheadError):
+    """A part the request needs is not there now: engine, KV cache or store."""
+
+    code = "unavailable"
+
+
+class EngineUnavailable(Unavailable):
+    """The engine is loading, or has died."""
+
+    code = "engine_unavailable"
+
+
+class ModelError(AskaheadError):
+    """The model cannot be found, fetched, converted or loaded; the server cannot start with it."""
+
+    code = "model_error"
