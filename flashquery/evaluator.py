@@ -1,0 +1,285 @@
+"""Flash Queries of all sessions: registration, evaluation after every batch, answers out to the cache.
+
+Evaluation never blocks ingest, and newer data never aborts it: a wave over a snapshot runs to its end, then the newest
+version is next, and versions in between are skipped. So answers keep coming however fast data does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import RedisError
+
+from flashquery.answers import Answer, AnswerCache
+from flashquery.confidence import ChoiceTree, Prefix, gap
+from flashquery.events import Event, Hub
+from flashquery.outbox import Outbox
+from flashquery.queries import FlashQuery, Registry
+from streams.engine.base import Piece, Priority, Sampling
+from streams.errors import AskaheadError, InvalidInput
+from streams.manager import Manager
+from streams.questions import Prompt
+from streams.session import Session, Snapshot
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One finished evaluation, for whoever measures.
+
+    Attributes:
+        seconds: from the start of the wave to the answer.
+        behind: versions the stream had moved on by then.
+    """
+
+    seconds: float
+    behind: int
+
+
+@dataclass(slots=True)
+class _Standing:
+    """A session's queries and the task that evaluates them."""
+
+    registry: Registry
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    versions: dict[int, int] = field(default_factory=dict)
+    values: dict[int, str] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+
+class FlashQueries:
+    """Use as an async context manager: it owns one evaluating task per session that has queries.
+
+    Args:
+        manager: the streams.
+        redis: where answers live and events travel.
+        max_queries: per session.
+        concurrency: evaluation requests in the engine at once, all sessions together.
+        backlog: events that may wait for one subscriber.
+        evaluated: called after each evaluation.
+    """
+
+    def __init__(
+        self,
+        manager: Manager,
+        redis: Redis,
+        *,
+        max_queries: int = 20,
+        concurrency: int = 16,
+        backlog: int = 1024,
+        evaluated: Callable[[Evaluated], None] = lambda _: None,
+    ) -> None:
+        self.cache = AnswerCache(redis)
+        self.hub = Hub(redis, backlog)
+        self.outbox = Outbox(redis)
+        self._manager = manager
+        self._questions = manager.questions
+        self._max_queries = max_queries
+        self._slots = asyncio.Semaphore(concurrency)
+        self._evaluated = evaluated
+        self._standing: dict[str, _Standing] = {}
+        manager.listen(self)
+
+    async def __aenter__(self) -> FlashQueries:
+        await self.outbox.__aenter__()
+        await self.hub.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        tasks = [standing.task for standing in self._standing.values() if standing.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.hub.__aexit__(*exc)
+        await self.outbox.__aexit__(*exc)
+
+    # Registration
+
+    def register(
+        self, session: Session, text: str, max_tokens: int = 32, choices: Sequence[str] | None = None
+    ) -> FlashQuery:
+        """Register a standing question; it is evaluated at once if the stream has data.
+
+        Args:
+            text: the question.
+            max_tokens: longest answer, clamped into 1 to 256.
+            choices: the answer is one of these, at least two.
+
+        Raises:
+            Conflict: the text is registered already, or there are too many queries.
+            InvalidInput: the question is too long to be asked until the stream is full.
+        """
+        standing = self._of(session)
+        tokens = self._questions.encode(text)
+        spent = len(tokens) + len(session.frame.tail)
+        if spent >= self._manager.question_room:
+            raise InvalidInput(
+                f"the query needs {spent} tokens and {self._manager.question_room} are kept free for a question; "
+                "shorten it",
+                param="query",
+            )
+        tree = None
+        if choices is not None:
+            tree = ChoiceTree({choice: self._questions.encode(choice) for choice in choices}, self._questions.eos_id)
+        query = standing.registry.add(
+            text, tokens, min(max(max_tokens, 1), 256), None if choices is None else tuple(choices), tree
+        )
+        if standing.task is None:
+            standing.task = asyncio.create_task(
+                self._evaluate_forever(session, standing), name=f"evaluate-{session.id}"
+            )
+        standing.due.set()
+        return query
+
+    def remove(self, session: Session, query_id: int) -> int:
+        """Delete a query and its answer; returns how many are left. Raises NotFound."""
+        standing = self._of(session)
+        standing.registry.remove(query_id)
+        standing.versions.pop(query_id, None)
+        standing.values.pop(query_id, None)
+        self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
+        return len(standing.registry)
+
+    def registry(self, session: Session) -> Registry:
+        """The session's queries."""
+        return self._of(session).registry
+
+    async def match(self, session: Session, text: str) -> tuple[FlashQuery, Answer] | None:
+        """The query that is exactly this text and its answer, if that is of the present version."""
+        query = self._of(session).registry.match(text)
+        if query is None:
+            return None
+        try:
+            answer = await self.cache.get(session.id, query.id)
+        except RedisError:
+            # The question can be computed instead: slower, never wrong. The outbox reports the outage.
+            return None
+        return (query, answer) if answer is not None and answer.version == session.version else None
+
+    def _of(self, session: Session) -> _Standing:
+        return self._standing.setdefault(session.id, _Standing(Registry(self._max_queries)))
+
+    # What the streams report
+
+    def settled(self, session: Session, tokens: int, seconds: float) -> None:
+        """A new version: tell subscribers, then evaluate."""
+        event = Event(
+            "data_updated",
+            {"data_version": session.version, "tokens": session.tokens, "pending": session.pending},
+        )
+        self.outbox.put(session.id, "data", lambda pipe: event.publish(pipe, session.id))
+        if (standing := self._standing.get(session.id)) is not None:
+            standing.due.set()
+
+    async def deleted(self, session: Session) -> None:
+        """A session is gone: so are its queries, answers and subscriptions."""
+        standing = self._standing.pop(session.id, None)
+        if standing is not None and standing.task is not None:
+            standing.task.cancel()
+            await asyncio.gather(standing.task, return_exceptions=True)
+
+        def forget(pipe: Pipeline) -> None:
+            self.cache.clear(pipe, session.id)
+            Event("deleted", {}).publish(pipe, session.id)
+
+        self.outbox.discard(session.id)
+        self.outbox.put(session.id, "deleted", forget)
+        await self.outbox.flush(1.0)
+
+    # Evaluation
+
+    async def _evaluate_forever(self, session: Session, standing: _Standing) -> None:
+        failing = False
+        while True:
+            await standing.due.wait()
+            standing.due.clear()
+            if not session.version:
+                continue
+            snapshot = session.snapshot()
+            wave = [query for query in standing.registry if standing.versions.get(query.id) != snapshot.version]
+            results = await asyncio.gather(
+                *(self._evaluate(session, standing, query, snapshot) for query in wave), return_exceptions=True
+            )
+            failures = [result for result in results if isinstance(result, Exception)]
+            if failures and not failing:
+                log.error(
+                    "evaluating session %s failed: %s",
+                    session.id,
+                    failures[0],
+                    exc_info=None if isinstance(failures[0], AskaheadError) else failures[0],
+                )
+            elif failing and wave and not failures:
+                log.info("evaluating session %s works again", session.id)
+            failing = bool(failures)
+
+    async def _evaluate(self, session: Session, standing: _Standing, query: FlashQuery, snapshot: Snapshot) -> None:
+        started = time.monotonic()
+        if query.tree is None:
+            answer = await self._answer(session, query, snapshot)
+        else:
+            answer = await self._choose(session, query, query.tree, snapshot)
+        if query.id not in standing.registry:
+            return
+        standing.versions[query.id] = snapshot.version
+        changed = standing.values.get(query.id) != answer.value
+        standing.values[query.id] = answer.value
+        event = Event("flash_ready", {**flash_ready(query, answer), "changed": changed})
+
+        def store(pipe: Pipeline) -> None:
+            self.cache.save(pipe, session.id, query.id, answer)
+            event.publish(pipe, session.id)
+
+        self.outbox.put(session.id, query.id, store)
+        self._evaluated(Evaluated(time.monotonic() - started, session.version - snapshot.version))
+
+    async def _answer(self, session: Session, query: FlashQuery, snapshot: Snapshot) -> Answer:
+        prompt = self._questions.prompt(session, query.tokens, snapshot=snapshot)
+        pieces = await self._run(prompt, Sampling(max_tokens=query.max_tokens, top_logprobs=2))
+        first = next(logprobs for piece in pieces for logprobs in piece.logprobs)
+        text = "".join(piece.text for piece in pieces)
+        finish_reason = pieces[-1].finish_reason or "stop"
+        return Answer(text, snapshot.version, gap(first), time.time(), finish_reason)
+
+    async def _choose(self, session: Session, query: FlashQuery, tree: ChoiceTree, snapshot: Snapshot) -> Answer:
+        async def decide(prefix: Prefix, tokens: tuple[int, ...]) -> tuple[Prefix, dict[int, float]]:
+            prompt = self._questions.prompt(session, query.tokens, answer=prefix, snapshot=snapshot)
+            pieces = await self._run(prompt, Sampling(max_tokens=1, logprob_token_ids=tokens))
+            found = next(logprobs for piece in pieces for logprobs in piece.logprobs)
+            return prefix, {token: found[token] for token in tokens}
+
+        decided = await asyncio.gather(*(decide(prefix, tokens) for prefix, tokens in tree.decisions.items()))
+        scores = tree.score(dict(decided))
+        return Answer(
+            scores.best,
+            snapshot.version,
+            scores.confidence,
+            time.time(),
+            probabilities=scores.probabilities,
+            mass=scores.mass,
+        )
+
+    async def _run(self, prompt: Prompt, sampling: Sampling) -> list[Piece]:
+        async with self._slots:
+            return [piece async for piece in self._questions.generate(prompt, sampling, Priority.FLASH)]
+
+
+def flash_ready(query: FlashQuery, answer: Answer) -> dict[str, object]:
+    """The payload that announces an answer, live or replayed."""
+    payload: dict[str, object] = {
+        "id": query.id,
+        "query": query.text,
+        "value": answer.value,
+        "data_version": answer.version,
+        "confidence": answer.confidence,
+        "evaluated_at": int(answer.evaluated_at),
+    }
+    if answer.probabilities is not None:
+        payload |= {"probabilities": answer.probabilities, "mass": answer.mass}
+    return payload

@@ -1,0 +1,30 @@
+"""Every Redis key and channel of Flash Queries, and how long it lives.
+
+A session's keys share the hash tag ``{id}``, so that on a cluster they live on one node.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Answers are deleted with their session. The age only collects what a server that was killed left behind; it is
+# longer than any stream is expected to stay silent while somebody still watches it.
+ANSWERS_SECONDS: Final = 30 * 24 * 3600
+
+# One pattern for all sessions: a process listens once, however many clients it has.
+EVENTS_PATTERN: Final = "askahead:{*}:events"
+
+
+def answers(session_id: str) -> str:
+    """Hash: query id to msgpack of an :class:`~flashquery.answers.Answer`."""
+    return f"askahead:{{{session_id}}}:answers"
+
+
+def events(session_id: str) -> str:
+    """Channel: msgpack of an :class:`~flashquery.events.Event`."""
+    return f"askahead:{{{session_id}}}:events"
+
+
+def session_of(channel: str) -> str:
+    """The session id inside a channel name."""
+    return channel[channel.index("{") + 1 : channel.rindex("}")]

@@ -1,0 +1,106 @@
+"""Registered questions of one session. Pure, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flashquery.confidence import ChoiceTree
+from streams.errors import Conflict, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class FlashQuery:
+    """A standing question.
+
+    Attributes:
+        id: number within its session, from 1; never used again.
+        text: the question.
+        tokens: the same, tokenized.
+        max_tokens: longest answer.
+        choices: the allowed answers, None for free text.
+        tree: the choices' tokens.
+    """
+
+    id: int
+    text: str
+    tokens: tuple[int, ...]
+    max_tokens: int
+    choices: tuple[str, ...] | None = None
+    tree: ChoiceTree | None = None
+
+
+@dataclass(slots=True)
+class Registry:
+    """The queries of one session, in order of registration.
+
+    Args:
+        limit: how many there may be.
+    """
+
+    limit: int
+    _queries: dict[int, FlashQuery] = field(default_factory=dict)
+    _by_text: dict[str, FlashQuery] = field(default_factory=dict)
+    _last: int = 0
+
+    def __len__(self) -> int:
+        return len(self._queries)
+
+    def __iter__(self) -> Iterator[FlashQuery]:
+        return iter(tuple(self._queries.values()))
+
+    def __contains__(self, query_id: int) -> bool:
+        return query_id in self._queries
+
+    def add(
+        self,
+        text: str,
+        tokens: tuple[int, ...],
+        max_tokens: int,
+        choices: tuple[str, ...] | None = None,
+        tree: ChoiceTree | None = None,
+    ) -> FlashQuery:
+        """Register a question.
+
+        Raises:
+            Conflict: the same text is registered already, or there are too many.
+        """
+        if (same := self._by_text.get(text)) is not None:
+            raise Conflict(
+                f"this query is registered already, with id {same.id}; delete that one to change it",
+                code="flash_query_exists",
+                param="query",
+            )
+        if len(self._queries) >= self.limit:
+            raise Conflict(
+                f"this session has {self.limit} flash queries, which is the limit; delete one first",
+                code="flash_query_limit",
+            )
+        self._last += 1
+        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree)
+        self._queries[query.id] = self._by_text[text] = query
+        return query
+
+    def get(self, query_id: int) -> FlashQuery:
+        """The query of that number.
+
+        Raises:
+            NotFound: there is none (any more).
+        """
+        query = self._queries.get(query_id)
+        if query is None:
+            raise NotFound(
+                f"flash query {query_id} does not exist on this session; list them to see which do",
+                code="flash_query_not_found",
+                param="id",
+            )
+        return query
+
+    def remove(self, query_id: int) -> None:
+        """Forget a query. Raises NotFound as :meth:`get` does."""
+        query = self.get(query_id)
+        del self._queries[query.id], self._by_text[query.text]
+
+    def match(self, text: str) -> FlashQuery | None:
+        """The query whose text is exactly this."""
+        return self._by_text.get(text)

@@ -1,0 +1,342 @@
+"""Wire models of the session API (LayerScale-compatible; what is ours beside it says so)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+
+from flashquery.answers import Answer
+from flashquery.queries import FlashQuery
+from service.bodies import Strict
+from streams.session import Session
+
+SESSION_ID = r"^[A-Za-z0-9_-]{1,128}$"
+
+_NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+_INT64 = 2**63
+
+
+def _fits(text: str, limit: int) -> str:
+    if not 1 <= len(text.encode()) <= limit:
+        raise ValueError(f"must be 1 to {limit} bytes of UTF-8")
+    return text
+
+
+class FlashCreate(Strict):
+    """A Flash Query to register."""
+
+    query: Annotated[_NonEmpty, Field(description="The standing question.")]
+    max_tokens: Annotated[
+        int, Field(ge=-_INT64, lt=_INT64, description="Longest answer in tokens; clamped into 1 to 256.")
+    ] = 32
+    choices: Annotated[
+        list[str] | None,
+        Field(
+            min_length=2,
+            max_length=32,
+            description="Ours: the answer is one of these, and carries the probability of each and their total mass. "
+            "One token per decision is computed, so this is also the fastest kind of query.",
+        ),
+    ] = None
+
+    @field_validator("choices")
+    @classmethod
+    def _distinct(cls, choices: list[str] | None) -> list[str] | None:
+        for choice in choices or ():
+            _fits(choice, 128)
+        if choices is not None and len(set(choices)) != len(choices):
+            raise ValueError("must all be different")
+        return choices
+
+
+class SessionCreate(Strict):
+    """A session to create; everything is optional."""
+
+    id: Annotated[
+        str | None, Field(pattern=SESSION_ID, description="1 to 128 of A-Z a-z 0-9 _ -; made by the server if absent.")
+    ] = None
+    pre_decode: Annotated[bool, Field(description="Only false is supported.")] = False
+    system: Annotated[
+        str | None, Field(min_length=1, description="Ours: system prompt that stands before the data.")
+    ] = None
+    flash: Annotated[
+        tuple[FlashCreate, ...], Field(description="Ours: queries to register with the session.")
+    ] = ()
+
+    @field_validator("pre_decode")
+    @classmethod
+    def _not_pre_decode(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("true is not supported by this server; leave it out")
+        return value
+
+    @field_validator("flash")
+    @classmethod
+    def _different(cls, flash: tuple[FlashCreate, ...]) -> tuple[FlashCreate, ...]:
+        if len({query.query for query in flash}) != len(flash):
+            raise ValueError("holds the same query twice")
+        return flash
+
+
+class PushBody(Strict):
+    """Data to push."""
+
+    data: Annotated[
+        _NonEmpty | list[_NonEmpty],
+        Field(min_length=1, max_length=16 * 2**20, description="One entry, or several in order. Raw text."),
+    ]
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.data] if isinstance(self.data, str) else self.data
+
+
+class ChatTemplateKwargs(Strict):
+    """Options of the chat template."""
+
+    date_string: str | None = None
+    enable_thinking: bool | None = None
+    add_generation_prompt: Literal[True] | None = None
+    tools_in_user_message: Literal[True] | None = None
+
+
+class GenerateBody(Strict):
+    """An ephemeral question over the stream."""
+
+    prompt: Annotated[_NonEmpty, Field(description="The question.")]
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=1, lt=_INT64, description="Longest answer; until it stops or the context is full if absent."),
+    ] = None
+    max_completion_tokens: Annotated[
+        int | None, Field(ge=1, lt=_INT64, description="Used when max_tokens is absent.")
+    ] = None
+    temperature: Annotated[float, Field(ge=0, le=2, description="0 is greedy.")] = 0.6
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
+    seed: Annotated[int | None, Field(ge=-_INT64, lt=_INT64)] = None
+    ignore_eos: bool = False
+    stop: Annotated[
+        str | list[str] | None, Field(description="Up to 4 sequences of at most 64 bytes; not part of the text.")
+    ] = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    chat_template_kwargs: ChatTemplateKwargs | None = None
+    stream: bool = False
+    after: Annotated[
+        int | None,
+        Field(ge=0, lt=_INT64, description="Ours: a push's total_pushed; answer when that many entries are resident."),
+    ] = None
+
+    @field_validator("stop")
+    @classmethod
+    def _bounded(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        sequences = [stop] if isinstance(stop, str) else stop or []
+        if len(sequences) > 4:
+            raise ValueError("takes at most 4 sequences")
+        for sequence in sequences:
+            _fits(sequence, 64)
+        return stop
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def template_options(self) -> dict[str, object]:
+        """What the template is given. ``reasoning_effort`` beats ``enable_thinking``."""
+        given = self.chat_template_kwargs.model_dump(exclude_none=True) if self.chat_template_kwargs else {}
+        given.pop("add_generation_prompt", None)
+        if self.reasoning_effort is not None:
+            given["enable_thinking"] = self.reasoning_effort not in ("none", "minimal", "low")
+        return given
+
+
+class PollQuery(Strict):
+    """Query string of the polling endpoints; all ours."""
+
+    wait: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Seconds to wait for news: with If-None-Match until the state differs from it, without until "
+            "every answer is fresh.",
+        ),
+    ] = 0
+    after: Annotated[
+        int | None,
+        Field(ge=0, lt=_INT64, description="A push's total_pushed; first wait until that many entries are resident."),
+    ] = None
+
+
+class SessionObject(BaseModel):
+    """A session."""
+
+    id: str
+    object: Literal["session"] = "session"
+    created: Annotated[int, Field(description="Unix seconds.")]
+    last_used: Annotated[int, Field(description="Unix seconds, before this request.")]
+    tokens: Annotated[int, Field(description="Length of the stream in tokens.")]
+    kv_tokens: Annotated[int, Field(description="Tokens whose KV is resident.")]
+    busy: Annotated[bool, Field(description="A question is being answered.")]
+    turns: Annotated[int, Field(description="Completed durable turns.")]
+    data_end: Annotated[int, Field(description="End of the durable part, in tokens.")]
+    data_version: Annotated[int, Field(description="Rises by one with every batch that is resident.")]
+    pending: Annotated[int, Field(description="Entries accepted and not yet resident.")]
+    pre_decode: bool = False
+    ready: bool = False
+    evicted: Annotated[int, Field(description="Entries that left through a window.")]
+
+    @classmethod
+    def of(cls, session: Session) -> SessionObject:
+        """The session as it is now."""
+        return cls(
+            id=session.id,
+            created=int(session.created),
+            last_used=int(session.last_used),
+            tokens=session.tokens,
+            kv_tokens=session.kv_tokens,
+            busy=session.running > 0,
+            turns=session.turns,
+            data_end=session.data_end,
+            data_version=session.version,
+            pending=session.pending,
+            evicted=session.evicted,
+        )
+
+
+class SessionList(BaseModel):
+    """All sessions, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[SessionObject]
+
+
+class SessionDeleted(BaseModel):
+    """A deleted session."""
+
+    id: str
+    object: Literal["session.deleted"] = "session.deleted"
+    deleted: Literal[True] = True
+
+
+class PushAckObject(BaseModel):
+    """What a push is answered with, at once."""
+
+    pushed: Annotated[int, Field(description="Entries accepted by this push.")]
+    dropped: Annotated[int, Field(description="Oldest queued entries this push displaced.")]
+    pending: Annotated[int, Field(description="Entries accepted and not yet resident.")]
+    pending_bytes: Annotated[int, Field(description="Their text's size in bytes.")]
+    total_pushed: Annotated[
+        int, Field(description="Entries ever accepted; give it back as `after` to read your writes.")
+    ]
+    total_dropped: Annotated[int, Field(description="Entries ever displaced.")]
+    data_version: Annotated[int, Field(description="Version before this data is read.")]
+
+
+class PromptTokensDetails(BaseModel):
+    """Where a prompt's KV came from."""
+
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    """Tokens of a request. A cache hit used none, and says nothing more."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
+
+
+class Generation(BaseModel):
+    """An answer. The stream's last frame is the same without `text`, and with `done`."""
+
+    id: str
+    object: Literal["session.generation"] = "session.generation"
+    session_id: str
+    text: str | None = None
+    done: Literal[True] | None = None
+    finish_reason: Literal["stop", "length"]
+    data_version: Annotated[int, Field(description="Version the answer was computed over.")]
+    usage: Usage
+    flash: Annotated[Literal[True] | None, Field(description="Served from a Flash Query's answer.")] = None
+    flash_id: int | None = None
+    confidence: float | None = None
+
+
+class FlashObject(BaseModel):
+    """A Flash Query; the last fields are there once it was answered."""
+
+    id: int
+    object: Literal["flash_query"] = "flash_query"
+    query: str
+    max_tokens: int
+    tokens: Annotated[int, Field(description="Length of the query in tokens.")]
+    choices: Annotated[list[str] | None, Field(description="Ours.")] = None
+    fresh: Annotated[bool, Field(description="The answer is of the session's present version.")]
+    value: str | None = None
+    data_version: int | None = None
+    confidence: Annotated[
+        float | None, Field(description="Logit gap, in nats, of the two most likely first tokens, or choices.")
+    ] = None
+    evaluated_at: Annotated[int | None, Field(description="Unix seconds.")] = None
+    probabilities: Annotated[dict[str, float] | None, Field(description="Ours: of each choice, unconstrained.")] = None
+    mass: Annotated[float | None, Field(description="Ours: the choices' share of the model's belief, 0 to 1.")] = None
+
+    @classmethod
+    def of(cls, query: FlashQuery, answer: Answer | None, version: int) -> FlashObject:
+        """A query and its answer, as of the session's ``version``."""
+        found = cls(
+            id=query.id,
+            query=query.text,
+            max_tokens=query.max_tokens,
+            tokens=len(query.tokens),
+            choices=None if query.choices is None else list(query.choices),
+            fresh=answer is not None and answer.version == version,
+        )
+        if answer is None:
+            return found
+        return found.model_copy(
+            update={
+                "value": answer.value,
+                "data_version": answer.version,
+                "confidence": answer.confidence,
+                "evaluated_at": int(answer.evaluated_at),
+                "probabilities": answer.probabilities,
+                "mass": answer.mass,
+            }
+        )
+
+
+class FlashList(BaseModel):
+    """A session's Flash Queries in order of registration, and its present version."""
+
+    object: Literal["list"] = "list"
+    data: list[FlashObject]
+    data_version: int
+
+
+class FlashDeleted(BaseModel):
+    """A deleted Flash Query."""
+
+    id: int
+    object: Literal["flash_query.deleted"] = "flash_query.deleted"
+    deleted: Literal[True] = True
+    remaining: int
+
+
+class SocketMessage(Strict):
+    """A message from a websocket client."""
+
+    type: Literal["push", "ping", "close"]
+    data: Annotated[_NonEmpty | list[_NonEmpty] | None, Field(min_length=1, max_length=16 * 2**20)] = None
+
+    @model_validator(mode="after")
+    def _push_has_data(self) -> SocketMessage:
+        if self.type == "push" and self.data is None:
+            raise ValueError("a push needs `data`: a text, or a list of texts")
+        return self
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.data] if isinstance(self.data, str) else self.data or []

@@ -1,0 +1,279 @@
+"""The session API: thin handlers over the streams and their Flash Queries."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict
+
+from aiohttp import web
+
+from service.api.sessions import protocol
+from service.api.sessions.generate import generate
+from service.bodies import read_model, respond
+from service.core import CORE
+from service.delivery.polling import poll
+from service.delivery.sse import stream_events
+from service.delivery.websocket import serve_socket
+from service.keys import METRICS, SETTINGS
+from service.openapi import Operation
+from streams.errors import InvalidInput
+from streams.session import Session
+
+_ID = re.compile(protocol.SESSION_ID)
+
+
+def session_of(request: web.Request) -> Session:
+    """The session a path names.
+
+    Raises:
+        InvalidInput: that is no session id.
+        NotFound: there is no such session.
+    """
+    session_id = request.match_info["id"]
+    if not _ID.match(session_id):
+        raise InvalidInput("session_id: must be 1 to 128 of A-Z a-z 0-9 _ -", param="session_id")
+    return request.app[CORE].manager.get(session_id)
+
+
+def _flash_id(request: web.Request) -> int:
+    text = request.match_info["fid"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise InvalidInput("id: a flash query's id is a whole number", param="id")
+    return int(text)
+
+
+async def create(request: web.Request) -> web.Response:
+    body = await read_model(request, protocol.SessionCreate, allow_empty=True)
+    core, settings = request.app[CORE], request.app[SETTINGS]
+    if len(body.flash) > settings.max_flash_queries:
+        raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
+    manager, flash = core.manager, core.flash
+    session = manager.create(body.id, body.system)
+    try:
+        for query in body.flash:
+            flash.register(session, query.query, query.max_tokens, query.choices)
+    except InvalidInput:
+        await manager.delete(session.id)
+        raise
+    return respond(request, protocol.SessionObject.of(session).model_dump())
+
+
+async def list_sessions(request: web.Request) -> web.Response:
+    sessions = [protocol.SessionObject.of(session) for session in request.app[CORE].manager.sessions()]
+    return respond(request, protocol.SessionList(data=sessions).model_dump())
+
+
+async def get(request: web.Request) -> web.Response:
+    session = session_of(request)
+    found = protocol.SessionObject.of(session)
+    session.touch()
+    return respond(request, found.model_dump())
+
+
+async def delete(request: web.Request) -> web.Response:
+    session = session_of(request)
+    await request.app[CORE].manager.delete(session.id)
+    return respond(request, protocol.SessionDeleted(id=session.id).model_dump())
+
+
+async def push(request: web.Request) -> web.Response:
+    started = time.monotonic()
+    session = session_of(request)
+    body = await read_model(request, protocol.PushBody)
+    ack = await request.app[CORE].manager.push(session, body.texts)
+    request.app[METRICS].push_ack.observe(time.monotonic() - started)
+    return respond(request, asdict(ack))
+
+
+async def ask(request: web.Request) -> web.StreamResponse:
+    return await generate(request, session_of(request))
+
+
+async def register(request: web.Request) -> web.Response:
+    session = session_of(request)
+    body = await read_model(request, protocol.FlashCreate)
+    query = request.app[CORE].flash.register(session, body.query, body.max_tokens, body.choices)
+    session.touch()
+    found = protocol.FlashObject.of(query, None, session.version)
+    return respond(request, found.model_dump(exclude_none=True))
+
+
+async def list_flash(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash = request.app[CORE].flash
+
+    async def read() -> protocol.FlashList:
+        answers = await flash.cache.all(session.id)
+        version = session.version
+        return protocol.FlashList(
+            data=[protocol.FlashObject.of(query, answers.get(query.id), version) for query in flash.registry(session)],
+            data_version=version,
+        )
+
+    return await poll(request, session, read)
+
+
+async def get_flash(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash, query_id = request.app[CORE].flash, _flash_id(request)
+
+    async def read() -> protocol.FlashObject:
+        query = flash.registry(session).get(query_id)
+        return protocol.FlashObject.of(query, await flash.cache.get(session.id, query_id), session.version)
+
+    return await poll(request, session, read)
+
+
+async def delete_flash(request: web.Request) -> web.Response:
+    session = session_of(request)
+    query_id = _flash_id(request)
+    remaining = request.app[CORE].flash.remove(session, query_id)
+    session.touch()
+    return respond(request, protocol.FlashDeleted(id=query_id, remaining=remaining).model_dump())
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    return await stream_events(request, session_of(request))
+
+
+async def socket(request: web.Request) -> web.StreamResponse:
+    return await serve_socket(request, session_of(request))
+
+
+_NOT_FOUND = {404: "Unknown session."}
+_BUSY = {429: "Too many questions at once.", 503: "The engine or the KV cache is not available."}
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/v1/sessions",
+        handler=create,
+        tag="Sessions",
+        summary="Create a session",
+        description="A session is one stream: data is pushed into it, and the model reads it as it arrives.",
+        request=protocol.SessionCreate,
+        response=protocol.SessionObject,
+        statuses={409: "The id exists, or the limit of live sessions is reached."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions",
+        handler=list_sessions,
+        tag="Sessions",
+        summary="List sessions",
+        description="Oldest first. Does not restart idle clocks.",
+        response=protocol.SessionList,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}",
+        handler=get,
+        tag="Sessions",
+        summary="Get a session",
+        description="Restarts the session's idle clock; `last_used` is the time before this request.",
+        response=protocol.SessionObject,
+        statuses=_NOT_FOUND,
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/sessions/{id}",
+        handler=delete,
+        tag="Sessions",
+        summary="Delete a session",
+        description="Frees its KV cache, ends its event streams and forgets its answers.",
+        response=protocol.SessionDeleted,
+        statuses={**_NOT_FOUND, 409: "A question is still being answered."},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/sessions/{id}/push",
+        handler=push,
+        tag="Data",
+        summary="Push data",
+        description="Answered at once; the data is read in the background. Everything queued when the model is free "
+        "becomes one batch and one version. When the queue is full the oldest waiting entries are dropped and counted.",
+        request=protocol.PushBody,
+        response=protocol.PushAckObject,
+        statuses={**_NOT_FOUND, 503: "The KV cache is full, or the engine is not available."},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/sessions/{id}/generate",
+        handler=ask,
+        tag="Questions",
+        summary="Ask a question",
+        description="Answered over everything read so far; leaves nothing behind in the stream. A prompt that is the "
+        "text of a Flash Query with a fresh answer is served from the cache.",
+        request=protocol.GenerateBody,
+        response=protocol.Generation,
+        content_types=("text/event-stream",),
+        statuses={**_NOT_FOUND, **_BUSY},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/sessions/{id}/flash",
+        handler=register,
+        tag="Flash Queries",
+        summary="Register a Flash Query",
+        description="A standing question, answered again after every batch.",
+        request=protocol.FlashCreate,
+        response=protocol.FlashObject,
+        statuses={**_NOT_FOUND, 409: "The same query is registered, or the limit is reached."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/flash",
+        handler=list_flash,
+        tag="Flash Queries",
+        summary="List Flash Queries and their answers",
+        description="Has an `ETag`; `If-None-Match` gets 304 while nothing changed.",
+        query=protocol.PollQuery,
+        response=protocol.FlashList,
+        statuses={304: "Nothing changed.", **_NOT_FOUND},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/flash/{fid}",
+        handler=get_flash,
+        tag="Flash Queries",
+        summary="Get one Flash Query and its answer",
+        description="Ours. As the list, for one query.",
+        query=protocol.PollQuery,
+        response=protocol.FlashObject,
+        statuses={304: "Nothing changed.", 404: "Unknown session or query."},
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/sessions/{id}/flash/{fid}",
+        handler=delete_flash,
+        tag="Flash Queries",
+        summary="Delete a Flash Query",
+        response=protocol.FlashDeleted,
+        statuses={404: "Unknown session or query."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/events",
+        handler=events,
+        tag="Events",
+        summary="Stream events (SSE)",
+        description="`connected`, a `flash_ready` for every cached answer, then `data_updated` and `flash_ready` as "
+        "they happen. Ends when the session is deleted, the client falls behind, or the server stops: reconnect and "
+        "start from the replay.",
+        content_types=("text/event-stream",),
+        statuses=_NOT_FOUND,
+        streams=True,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/ws",
+        handler=socket,
+        tag="Events",
+        summary="Session websocket",
+        description="Push data and receive the events, as JSON text frames, or msgpack binary frames under the "
+        "`msgpack` subprotocol.",
+        statuses={**_NOT_FOUND, 101: "Switching protocols."},
+        streams=True,
+    ),
+)

@@ -1,0 +1,187 @@
+"""The application and its life: parts are opened in order, and closed in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+import orjson
+from aiohttp import web
+from redis.asyncio import Redis
+
+from service.api.models import routes as models
+from service.api.models.protocol import ModelCard
+from service.api.sessions import routes as sessions
+from service.api.system import routes as system
+from service.auth import auth_middleware
+from service.budget import BodyBudget
+from service.core import CORE, Core
+from service.cors import add_cors_headers, cors_middleware
+from service.errors import error_middleware, stamp_response
+from service.keys import BODIES, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
+from service.metrics import Metrics
+from service.openapi import add_routes, build
+from service.settings import Settings
+from service.valkey import embedded_valkey
+from streams.engine.base import Engine
+from streams.engine.supervisor import Supervisor
+from streams.engine.vllm import EngineOptions, VllmEngine
+from streams.errors import AskaheadError
+from streams.models import resolve
+
+log = logging.getLogger(__name__)
+
+OPERATIONS = (*sessions.OPERATIONS, *models.OPERATIONS, *system.OPERATIONS)
+
+Loader = Callable[[], Engine]
+
+
+def create_app(
+    settings: Settings,
+    *,
+    engine: Engine | Loader | None = None,
+    redis: Redis | None = None,
+    failed: Callable[[], None] = lambda: None,
+) -> web.Application:
+    """Build the application.
+
+    Args:
+        settings: everything configurable.
+        engine: use this engine, or what this blocking function returns, instead of loading ``settings.model``.
+        redis: use this client (returning bytes) instead of ``settings.redis_url``; the caller closes it.
+        failed: called when the engine cannot be loaded.
+    """
+    app = web.Application(
+        middlewares=[error_middleware, cors_middleware, auth_middleware],
+        # Bodies are read and bounded in service.bodies.
+        client_max_size=settings.max_body_bytes,
+    )
+    metrics = Metrics(partial(_gauges, app))
+    app[SETTINGS] = settings
+    app[METRICS] = metrics
+    app[BODIES] = BodyBudget(settings.max_bodies_bytes)
+    app[MODEL_CARD] = ModelCard(name=settings.model or "", context=settings.context or 0, created=int(time.time()))
+    app[OPENAPI] = orjson.dumps(build(OPERATIONS, version=importlib.metadata.version("askahead")))
+    add_routes(app, OPERATIONS)
+    app.on_response_prepare.append(stamp_response)
+    app.on_response_prepare.append(add_cors_headers)
+    app.on_shutdown.append(_close_subscriptions)
+    app.cleanup_ctx.append(partial(_parts, engine=engine, redis=redis, failed=failed))
+    return app
+
+
+async def _parts(
+    app: web.Application, *, engine: Engine | Loader | None, redis: Redis | None, failed: Callable[[], None]
+) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    async with AsyncExitStack() as stack:
+        if redis is None:
+            url = settings.redis_url or await stack.enter_async_context(embedded_valkey(settings.data_dir))
+            redis = Redis.from_url(url)
+            stack.push_async_callback(redis.aclose)
+        app[REDIS] = redis
+        app[SUPERVISOR] = supervisor = Supervisor(_loader(app, engine))
+        stack.push_async_callback(supervisor.close)
+        supervisor.start()
+        app[CORE] = await stack.enter_async_context(Core(settings, supervisor, redis, app[METRICS], failed))
+        yield
+
+
+def _loader(app: web.Application, engine: Engine | Loader | None) -> Loader:
+    """What the supervisor runs in a thread to get an engine."""
+    card = app[MODEL_CARD]
+
+    def load() -> Engine:
+        loaded = engine() if callable(engine) else engine or _load_model(app[SETTINGS], card)
+        card.name, card.context = loaded.facts.name, loaded.facts.context
+        return loaded
+
+    return load
+
+
+def _load_model(settings: Settings, card: ModelCard) -> Engine:
+    resolved = resolve(settings.model, data_dir=settings.data_dir, progress=log.info)
+    card.name = resolved.name
+    log.info("loading %s", resolved.name)
+    sequences = settings.max_sessions + settings.max_questions + settings.flash_concurrency
+    return VllmEngine.load(
+        EngineOptions(
+            model=resolved.path,
+            name=resolved.name,
+            context=settings.context or None,
+            dtype=settings.dtype,
+            kv_cache_bytes=None if settings.kv_cache_gb is None else int(settings.kv_cache_gb * 2**30),
+            threads=settings.threads,
+            max_num_seqs=sequences,
+        )
+    )
+
+
+def _gauges(app: web.Application) -> dict[str, float]:
+    core = app[CORE]
+    if not core.up:
+        return {}
+    manager, block = core.manager, core.manager.engine.facts.block_size
+    return {
+        "queued": manager.questions.waiting,
+        "running": manager.questions.running,
+        "kv_pages_total": manager.budget.capacity // block,
+        "kv_pages_free": (manager.budget.capacity - manager.budget.granted) // block,
+        "sessions": len(manager.sessions()),
+    }
+
+
+async def _close_subscriptions(app: web.Application) -> None:
+    app[CORE].close_subscriptions()
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the process's exit code: 0 after a drain, 1 if the model cannot be served.
+
+    Args:
+        settings: everything configurable.
+    """
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    stop, failed = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+
+    def fail() -> None:
+        failed.set()
+        stop.set()
+
+    runner = web.AppRunner(
+        create_app(settings, failed=fail),
+        handler_cancellation=True,
+        access_log=logging.getLogger("aiohttp.access") if settings.log_level == "debug" else None,
+        shutdown_timeout=settings.shutdown_seconds,
+        keepalive_timeout=30,
+    )
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, settings.host, settings.port)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        log.info("listening on http://%s:%d, loading the model", f"[{host}]" if ":" in host else host, port)
+        await stop.wait()
+        if not failed.is_set():
+            log.info("stopping: running requests get up to %g s to end", settings.shutdown_seconds)
+    except OSError as error:
+        log.error("cannot serve on %s port %d: %s", settings.host, settings.port, error.strerror or error)
+        failed.set()
+    except AskaheadError as error:
+        log.error("%s", error.message)
+        failed.set()
+    finally:
+        await runner.cleanup()
+    return 1 if failed.is_set() else 0

@@ -1,0 +1,306 @@
+"""The manager: lifecycle of sessions and their ingest loops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from streams.budget import Budget
+from streams.engine.base import Engine
+from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput, NotFound
+from streams.ingest import Entry, IngestQueue
+from streams.pacer import Pacer, SlicePolicy
+from streams.prompt import Framer
+from streams.questions import Questions, check_alive
+from streams.session import PushAck, Session
+
+log = logging.getLogger(__name__)
+
+# Encoding this much text takes about as long as the event loop may be held up: a millisecond or two.
+_ENCODE_INLINE_BYTES = 16 * 1024
+# How long a delete waits for foreground requests to end before it refuses.
+_DELETE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the streams; the service's settings document each of them."""
+
+    sessions: int = 256
+    idle_seconds: float = 3600.0
+    queue_entries: int = 4096
+    queue_bytes: int = 8 * 2**20
+    entry_bytes: int = 2**20
+    questions: int = 32
+    questions_per_session: int = 8
+    slices: SlicePolicy = field(default_factory=SlicePolicy)
+
+
+class Listener(Protocol):
+    """What is above and wants to know."""
+
+    def settled(self, session: Session, tokens: int, seconds: float) -> None:
+        """A new version is resident: ``tokens`` were read, ``seconds`` after the oldest entry was accepted."""
+
+    async def deleted(self, session: Session) -> None:
+        """The session is gone."""
+
+
+class Manager:
+    """All sessions of one engine.
+
+    Use as an async context manager: it owns one task per session and one that expires idle sessions.
+
+    Args:
+        engine: where tokens are held.
+        limits: bounds.
+    """
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        facts = engine.facts
+        self.engine = engine
+        self.limits = limits
+        self._pacer = Pacer(limits.slices)
+        # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
+        reserve = min(facts.context, facts.kv_capacity // 2)
+        self.budget = Budget(facts.kv_capacity, reserve, facts.block_size)
+        # What a stream may not fill, so that it can still be asked about.
+        self.question_room = min(512, facts.context // 4)
+        self._framer = Framer(engine.tokenizer)
+        self.questions = Questions(
+            engine, self._framer, self._pacer, limits.questions, limits.questions_per_session, reserve
+        )
+        self._listeners: list[Listener] = []
+        self._sessions: dict[str, Session] = {}
+        self._loops: dict[str, asyncio.Task[None]] = {}
+        self._endings: set[asyncio.Task[None]] = set()
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Manager:
+        self._sweeper = asyncio.create_task(self._expire(), name="expire-sessions")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*self._endings, return_exceptions=True)
+        await self._stop(*self._loops.values(), *([self._sweeper] if self._sweeper else []))
+        await asyncio.gather(*(session.held.release() for session in self._sessions.values()))
+
+    def listen(self, listener: Listener) -> None:
+        """Tell ``listener`` of every settled version and every deleted session from now on."""
+        self._listeners.append(listener)
+
+    # Lifecycle
+
+    def create(self, session_id: str | None = None, system: str | None = None) -> Session:
+        """A new session.
+
+        Args:
+            session_id: 1 to 128 characters, validated by the caller; made here when absent.
+            system: system prompt. It is prefilled at once; without one, the template's default precedes the data.
+
+        Raises:
+            Conflict: the id exists, or no more sessions may live.
+            InvalidInput: the template takes no system prompt.
+            ContextLengthExceeded: the system prompt leaves no room for data.
+        """
+        if session_id is not None and session_id in self._sessions:
+            raise Conflict(
+                f"session '{session_id}' exists already; use it, delete it, or choose another id",
+                code="session_exists",
+                param="id",
+            )
+        if len(self._sessions) >= self.limits.sessions:
+            raise Conflict(
+                f"{self.limits.sessions} sessions are live, which is this server's limit; delete one first",
+                code="session_limit",
+            )
+        self._check_alive()
+        session_id = session_id or f"sess_{secrets.token_hex(8)}"
+        frame = self._framer.frame(system)
+        self._check_room(len(frame.head), "system")
+        session = Session(
+            id=session_id,
+            frame=frame,
+            queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
+            held=self.engine.hold(),
+            system=system,
+        )
+        if system is not None:
+            self.budget.grant(session, len(frame.head))
+            session.timeline.extend(frame.head)
+            session.settled = len(session.timeline)
+            session.wake()
+        self._sessions[session_id] = session
+        self._loops[session_id] = asyncio.create_task(self._ingest(session), name=f"ingest-{session_id}")
+        return session
+
+    def get(self, session_id: str) -> Session:
+        """The session of that name.
+
+        Raises:
+            NotFound: there is none (any more).
+        """
+        session = self._sessions.get(session_id)
+        if session is None or session.deleted:
+            raise NotFound(
+                f"session '{session_id}' does not exist; it may have been deleted or have expired. Create it first",
+                code="session_not_found",
+                param="session_id",
+            )
+        return session
+
+    def sessions(self) -> list[Session]:
+        """All live sessions, oldest first."""
+        live = (session for session in self._sessions.values() if not session.deleted)
+        return sorted(live, key=lambda session: (int(session.created * 1000), session.id))
+
+    async def delete(self, session_id: str) -> None:
+        """Delete a session and free what it holds.
+
+        Raises:
+            NotFound: there is none.
+            Conflict: a foreground request still runs after two seconds.
+        """
+        session = self.get(session_id)
+        if not await session.free(_DELETE_SECONDS):
+            raise Conflict(
+                f"session '{session_id}' is answering a question; try again when it has ended", code="session_busy"
+            )
+        self.get(session_id)
+        session.deleted = True
+        ending = asyncio.create_task(self._end(session), name=f"delete-{session_id}")
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        # A client that hangs up must not leave it half done.
+        await asyncio.shield(ending)
+
+    async def _end(self, session: Session) -> None:
+        await self._stop(self._loops.pop(session.id))
+        await session.held.release()
+        self.budget.release(session)
+        session.advance()
+        for listener in self._listeners:
+            await listener.deleted(session)
+        # The name stays taken until nothing of the old session is left.
+        del self._sessions[session.id]
+
+    @staticmethod
+    async def _stop(*tasks: asyncio.Task[None]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _expire(self) -> None:
+        pause = min(30.0, self.limits.idle_seconds / 4)
+        while True:
+            await asyncio.sleep(pause)
+            now = time.time()
+            for session in self.sessions():
+                if session.idle and now - session.last_used > self.limits.idle_seconds:
+                    log.info("session %s expired after %.0f s unused", session.id, now - session.last_used)
+                    try:
+                        await self.delete(session.id)
+                    except AskaheadError as gone:
+                        log.info("session %s was not expired: %s", session.id, gone.message)
+
+    # Ingest
+
+    async def push(self, session: Session, texts: Sequence[str]) -> PushAck:
+        """Accept entries for reading. Returns at once; never blocks on the engine.
+
+        Args:
+            session: where to.
+            texts: one or more entries, each becomes one line of the stream.
+
+        Raises:
+            InvalidInput: an entry is too large.
+            ContextLengthExceeded: the stream would outgrow the model's context.
+            Unavailable: the KV cache has no room, or the engine is gone.
+        """
+        self._check_alive(session)
+        limit = min(self.limits.entry_bytes, self.limits.queue_bytes)
+        sizes = [len(text.encode()) for text in texts]
+        if max(sizes) > limit:
+            raise InvalidInput(
+                f"an entry has {max(sizes)} bytes, the limit is {limit}; split it into several", param="data"
+            )
+        if sum(sizes) <= _ENCODE_INLINE_BYTES:
+            entries = self._encode(texts, sizes)
+        else:
+            entries = await asyncio.to_thread(self._encode, texts, sizes)
+            if session.deleted:
+                raise NotFound(f"session '{session.id}' was deleted meanwhile", code="session_not_found")
+        coming = (session.committed or len(session.frame.head)) + sum(len(entry.tokens) for entry in entries)
+        self._check_room(coming, "data")
+        self.budget.grant(session, coming)
+        session.touch()
+        dropped = session.queue.offer(entries)
+        if dropped:
+            self.budget.grant(session, session.committed)
+        session.wake()
+        return PushAck(
+            pushed=len(entries),
+            dropped=dropped,
+            pending=session.pending,
+            pending_bytes=session.pending_bytes,
+            total_pushed=session.queue.total_pushed,
+            total_dropped=session.queue.total_dropped,
+            data_version=session.version,
+        )
+
+    def _encode(self, texts: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
+        encode = self.engine.tokenizer.encode
+        return [Entry(tuple(encode(f"{text}\n")), size) for text, size in zip(texts, sizes, strict=True)]
+
+    async def _ingest(self, session: Session) -> None:
+        try:
+            while True:
+                await session.work()
+                batch = session.take()
+                await self._read(session)
+                if batch is not None:
+                    session.settle()
+                    seconds = time.monotonic() - batch.accepted_at
+                    tokens = sum(len(entry.tokens) for entry in batch.entries)
+                    for listener in self._listeners:
+                        listener.settled(session, tokens, seconds)
+                    if len(session.queue):
+                        session.wake()
+        except AskaheadError as error:
+            session.failure = error.message
+            log.error("session %s stopped reading: %s", session.id, error.message)
+        except Exception:
+            session.failure = "internal error; the server's log has the details"
+            log.exception("session %s stopped reading", session.id)
+        finally:
+            session.advance()
+
+    async def _read(self, session: Session) -> None:
+        """Bring the KV cache up to the end of the timeline, a slice at a time."""
+        while missing := session.tokens - session.held.tokens:
+            async with self._pacer.slice(missing) as size:
+                start = session.held.tokens
+                await session.held.extend(session.timeline[start : start + size])
+
+    # Checks
+
+    def _check_alive(self, session: Session | None = None) -> None:
+        check_alive(self.engine)
+        if session is not None and session.failure is not None:
+            raise EngineUnavailable(
+                f"session '{session.id}' can read no more data: {session.failure}", code="session_failed"
+            )
+
+    def _check_room(self, tokens: int, param: str) -> None:
+        limit = self.engine.facts.context - self.question_room
+        if tokens > limit:
+            raise ContextLengthExceeded(
+                f"the stream would have {tokens} tokens and at most {limit} fit (a context of "
+                f"{self.engine.facts.context}, less {self.question_room} for questions); start a new session",
+                param=param,
+            )

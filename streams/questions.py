@@ -1,0 +1,165 @@
+"""Questions over a stream: ordinary requests over its resident prefix, which leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from streams.engine.base import Engine, Piece, Priority, Sampling
+from streams.errors import ContextLengthExceeded, EngineUnavailable, Overloaded
+from streams.pacer import Pacer
+from streams.prompt import Framer
+from streams.session import Session, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question rendered over a snapshot.
+
+    Attributes:
+        tokens: the whole prompt, vocabulary ids.
+        version: data version of the snapshot under it.
+        room: tokens that the answer may have at most.
+    """
+
+    tokens: tuple[int, ...]
+    version: int
+    room: int
+
+
+class Questions:
+    """Renders questions, admits them and runs them.
+
+    Args:
+        engine: answers.
+        framer: cuts the chat template.
+        pacer: makes ingest give way.
+        limit: foreground questions in flight at most.
+        limit_per_session: the same on one session.
+        reserve: tokens of KV cache that streams leave free for questions.
+    """
+
+    def __init__(
+        self, engine: Engine, framer: Framer, pacer: Pacer, limit: int, limit_per_session: int, reserve: int
+    ) -> None:
+        self._engine = engine
+        self._framer = framer
+        self._pacer = pacer
+        self._limit = limit
+        self._limit_per_session = limit_per_session
+        self._reserve = reserve
+        self.running = 0
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """A question's tokens; untrusted text."""
+        return tuple(self._engine.tokenizer.encode(text))
+
+    @property
+    def waiting(self) -> int:
+        """Foreground questions without a first token yet."""
+        return self._pacer.waiting
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends an answer."""
+        return self._engine.tokenizer.eos_id
+
+    def plain(self, session: Session, options: Mapping[str, object]) -> bool:
+        """Whether the model would see the same after a question as without these template options."""
+        return not options or self._framer.frame(session.system, options).tail == session.frame.tail
+
+    def prompt(
+        self,
+        session: Session,
+        question: Sequence[int],
+        *,
+        answer: Sequence[int] = (),
+        options: Mapping[str, object] | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> Prompt:
+        """Render a question over the session's settled state.
+
+        Args:
+            session: the stream.
+            question: its tokens.
+            answer: tokens the answer shall begin with.
+            options: template options; they may change what stands before the data and after the question.
+            snapshot: ask over this state instead of the present one.
+
+        Raises:
+            ContextLengthExceeded: there is no room for the prompt and one token of answer.
+            InvalidInput: the template refuses the options.
+        """
+        snapshot = snapshot or session.snapshot()
+        frame, data = session.frame, snapshot.tokens
+        if options:
+            frame = self._framer.frame(session.system, options)
+            data = (*frame.head, *snapshot.tokens[len(session.frame.head) :])
+        tokens = (*data, *question, *frame.tail, *answer)
+        facts = self._engine.facts
+        if len(tokens) >= facts.context:
+            raise ContextLengthExceeded(
+                f"the prompt has {len(tokens)} tokens ({len(data)} of them the stream) and the context is "
+                f"{facts.context}; shorten the question, or start a new session",
+                param="prompt",
+            )
+        shared = len(data) // facts.block_size * facts.block_size if frame.head == session.frame.head else 0
+        own = len(tokens) - shared
+        room = min(facts.context - len(tokens), self._reserve - own - facts.block_size)
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"the question needs {own} tokens of KV cache of its own and {self._reserve} are kept for questions; "
+                "shorten it, or start the server with a larger --kv-cache-gb",
+                param="prompt",
+            )
+        return Prompt(tokens, snapshot.version, room)
+
+    @contextmanager
+    def foreground(self, session: Session) -> Iterator[None]:
+        """A place for one foreground question, for as long as it runs.
+
+        Raises:
+            Overloaded: too many run already, on this session or altogether.
+            EngineUnavailable: the engine has died.
+        """
+        check_alive(self._engine)
+        if session.running >= self._limit_per_session or self.running >= self._limit:
+            raise Overloaded(
+                f"{session.running} questions run on this session and {self.running} on the server "
+                f"(limits: {self._limit_per_session} and {self._limit}); retry shortly",
+                retry_after=1,
+            )
+        self.running += 1
+        try:
+            with session.foreground():
+                yield
+        finally:
+            self.running -= 1
+
+    async def ask(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
+        """Answer in the foreground: ingest pauses until the first token is out."""
+        pieces = self.generate(prompt, sampling, Priority.FOREGROUND)
+        with self._pacer.question() as question:
+            try:
+                async for piece in pieces:
+                    question.first_token()
+                    yield piece
+            finally:
+                await pieces.aclose()
+
+    async def generate(self, prompt: Prompt, sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
+        """Generate over a rendered prompt. An answer longer than there is room for ends with ``length``."""
+        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, prompt.room))
+        pieces = self._engine.generate(prompt.tokens, sampling, priority)
+        try:
+            async for piece in pieces:
+                yield piece
+        finally:
+            await pieces.aclose()
+
+
+def check_alive(engine: Engine) -> None:
+    """Refuse at once what a dead engine could only fail at."""
+    if engine.dead:
+        raise EngineUnavailable("the engine has died; the server must be restarted", retry_after=30)

@@ -1,0 +1,234 @@
+"""A session: one stream, its tokens and the markers that describe it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from streams.engine.base import Held
+from streams.errors import InvalidInput, Unavailable
+from streams.ingest import Batch, IngestQueue
+from streams.prompt import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A settled state of a stream: what a question is asked over.
+
+    Attributes:
+        version: the data version these tokens are.
+        tokens: rendered prefix, from the first token of the template to the last token of data.
+    """
+
+    version: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """State of one stream. Only the manager changes it.
+
+    Attributes:
+        id: name, unique on the server.
+        frame: markup around the data, in tokens.
+        queue: entries accepted and not yet taken by the ingest loop.
+        held: the engine's hold on this stream's tokens.
+        system: system prompt, None for the template's own default.
+        created, last_used: Unix seconds.
+        timeline: every durable token, rendered. Grows when a batch is taken, ahead of the KV cache.
+        settled: length of the prefix of ``timeline`` that the present version covers.
+        version: rises by one when a batch is resident or a turn is settled.
+        covered: sequence number of the newest entry that is resident (or was dropped before one that is).
+        turns: completed durable turns.
+        evicted: entries that left through the window.
+        running: foreground requests in flight.
+        deleted: being deleted; nobody may begin anything on it.
+        failure: why the ingest loop ended early, if it did.
+    """
+
+    id: str
+    frame: Frame
+    queue: IngestQueue
+    held: Held
+    system: str | None = None
+    created: float = field(default_factory=time.time)
+    last_used: float = 0.0
+    timeline: list[int] = field(default_factory=list)
+    settled: int = 0
+    version: int = 0
+    covered: int = 0
+    turns: int = 0
+    evicted: int = 0
+    running: int = 0
+    failure: str | None = None
+    deleted: bool = False
+    _batch: Batch | None = None
+    _pins: int = 0
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _progress: asyncio.Event = field(default_factory=asyncio.Event)
+    _free: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.last_used = self.last_used or self.created
+        self._free.set()
+
+    @property
+    def tokens(self) -> int:
+        """Length of the stream in tokens."""
+        return len(self.timeline)
+
+    @property
+    def data_end(self) -> int:
+        """End of the durable part, in tokens. Questions leave no tail behind, so it is the whole stream."""
+        return len(self.timeline)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens whose KV is resident; behind ``data_end`` while a batch is being read."""
+        return self.held.tokens
+
+    @property
+    def pending(self) -> int:
+        """Entries accepted and not yet resident."""
+        return len(self.queue) + (len(self._batch.entries) if self._batch else 0)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Their size in bytes of text."""
+        return self.queue.size + (sum(entry.size for entry in self._batch.entries) if self._batch else 0)
+
+    @property
+    def committed(self) -> int:
+        """Tokens this stream will hold once everything accepted is read."""
+        if not self.timeline and not len(self.queue):
+            return 0
+        return (len(self.timeline) or len(self.frame.head)) + self.queue.tokens
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs on it, nothing waits to be read, nobody watches."""
+        return not (self.running or self._pins or (self.pending and self.failure is None))
+
+    def snapshot(self) -> Snapshot:
+        """The stream as of its present version; an empty stream is its template head."""
+        settled = self.timeline[: self.settled] if self.settled else self.frame.head
+        return Snapshot(self.version, tuple(settled))
+
+    def touch(self) -> None:
+        """Restart the idle clock."""
+        self.last_used = time.time()
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """Keep the session from expiring while somebody watches it."""
+        self._pins += 1
+        try:
+            yield
+        finally:
+            self._pins -= 1
+            self.touch()
+
+    @contextmanager
+    def foreground(self) -> Iterator[None]:
+        """Count a foreground request for as long as it runs."""
+        self.touch()
+        self.running += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self.touch()
+            if not self.running:
+                self._free.set()
+
+    async def free(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds for foreground requests to end; whether they did."""
+        try:
+            await asyncio.wait_for(self._free.wait(), timeout)
+        except TimeoutError:
+            return False
+        return not self.running
+
+    # The ingest loop's side.
+
+    def wake(self) -> None:
+        """Tell the ingest loop that something was queued."""
+        self._wake.set()
+
+    async def work(self) -> None:
+        """Wait until something is queued."""
+        await self._wake.wait()
+        self._wake.clear()
+
+    def take(self) -> Batch | None:
+        """Take everything queued and append it to the timeline; the KV follows."""
+        batch = self._batch = self.queue.take()
+        if batch is not None:
+            if not self.timeline:
+                self.timeline.extend(self.frame.head)
+            self.timeline.extend(batch.tokens)
+        return batch
+
+    def settle(self) -> None:
+        """The batch taken last is resident: it becomes the present version."""
+        if self._batch is not None:
+            self.covered = self._batch.last
+            self._batch = None
+            self.version += 1
+            self.settled = len(self.timeline)
+            self.advance()
+
+    def advance(self) -> None:
+        """Wake everyone who waits for residency."""
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def resident(self, entries: int, timeout: float) -> None:
+        """Wait until the first ``entries`` entries ever pushed are resident.
+
+        Args:
+            entries: a push acknowledgement's ``total_pushed``.
+            timeout: seconds to wait at most.
+
+        Raises:
+            InvalidInput: so many were never pushed.
+            Unavailable: they were not in time, or never will be.
+        """
+        if entries > self.queue.total_pushed:
+            raise InvalidInput(
+                f"after: only {self.queue.total_pushed} entries were pushed to session '{self.id}'", param="after"
+            )
+        try:
+            async with asyncio.timeout(timeout):
+                while self.covered < entries and not self.deleted and self.failure is None:
+                    await self._progress.wait()
+        except TimeoutError:
+            raise Unavailable(
+                f"entry {entries} was not resident within {timeout:g} s (resident: {self.covered}); try again",
+                code="not_resident_in_time",
+                param="after",
+                retry_after=1,
+            ) from None
+        if self.covered < entries:
+            raise Unavailable(
+                self.failure or f"session '{self.id}' was deleted meanwhile",
+                code="session_ended",
+                param="after",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PushAck:
+    """What a push is answered with; see :class:`Session` and :class:`~streams.ingest.IngestQueue`."""
+
+    pushed: int
+    dropped: int
+    pending: int
+    pending_bytes: int
+    total_pushed: int
+    total_dropped: int
+    data_version: int
