@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -85,20 +86,22 @@ class FlashQueries:
         self._slots = asyncio.Semaphore(concurrency)
         self._evaluated = evaluated
         self._standing: dict[str, _Standing] = {}
+        self._parts = AsyncExitStack()
         manager.listen(self)
 
     async def __aenter__(self) -> FlashQueries:
-        await self.outbox.__aenter__()
-        await self.hub.__aenter__()
+        async with AsyncExitStack() as parts:
+            await parts.enter_async_context(self.outbox)
+            await parts.enter_async_context(self.hub)
+            self._parts = parts.pop_all()
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
         tasks = [standing.task for standing in self._standing.values() if standing.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.hub.__aexit__(*exc)
-        await self.outbox.__aexit__(*exc)
+        await self._parts.aclose()
 
     # Registration
 
@@ -114,11 +117,14 @@ class FlashQueries:
 
         Raises:
             Conflict: the text is registered already, or there are too many queries.
-            InvalidInput: the question is too long to be asked until the stream is full.
+            InvalidInput: the question is too long to be asked until the stream is full, or the model cannot tell the
+                choices apart.
+            NotFound: the session was deleted meanwhile.
         """
         standing = self._of(session)
         tokens = self._questions.encode(text)
-        spent = len(tokens) + len(session.frame.tail)
+        chosen = {choice: self._questions.encode(choice) for choice in choices or ()}
+        spent = len(tokens) + len(session.frame.tail) + max(map(len, chosen.values()), default=0)
         if spent >= self._manager.question_room:
             raise InvalidInput(
                 f"the query needs {spent} tokens and {self._manager.question_room} are kept free for a question; "
@@ -127,7 +133,9 @@ class FlashQueries:
             )
         tree = None
         if choices is not None:
-            tree = ChoiceTree({choice: self._questions.encode(choice) for choice in choices}, self._questions.eos_id)
+            if len(set(chosen.values())) < len(chosen) or not all(chosen.values()):
+                raise InvalidInput("choices: two of them are the same to this model, or one is empty", param="choices")
+            tree = ChoiceTree(chosen, self._questions.eos_id)
         query = standing.registry.add(
             text, tokens, min(max(max_tokens, 1), 256), None if choices is None else tuple(choices), tree
         )
@@ -153,8 +161,9 @@ class FlashQueries:
 
     async def match(self, session: Session, text: str) -> tuple[FlashQuery, Answer] | None:
         """The query that is exactly this text and its answer, if that is of the present version."""
-        query = self._of(session).registry.match(text)
-        if query is None:
+        standing = self._of(session)
+        query = standing.registry.match(text)
+        if query is None or standing.versions.get(query.id) != session.version:
             return None
         try:
             answer = await self.cache.get(session.id, query.id)
@@ -164,7 +173,13 @@ class FlashQueries:
         return (query, answer) if answer is not None and answer.version == session.version else None
 
     def _of(self, session: Session) -> _Standing:
-        return self._standing.setdefault(session.id, _Standing(Registry(self._max_queries)))
+        session.require_live()
+        standing = self._standing.get(session.id)
+        if standing is None:
+            standing = self._standing[session.id] = _Standing(Registry(self._max_queries))
+            # A server that was killed leaves the answers of its sessions, and names and numbers are used again.
+            self.outbox.put(session.id, "left behind", lambda pipe: self.cache.clear(pipe, session.id))
+        return standing
 
     # What the streams report
 
@@ -248,14 +263,18 @@ class FlashQueries:
         return Answer(text, snapshot.version, gap(first), time.time(), finish_reason)
 
     async def _choose(self, session: Session, query: FlashQuery, tree: ChoiceTree, snapshot: Snapshot) -> Answer:
-        async def decide(prefix: Prefix, tokens: tuple[int, ...]) -> tuple[Prefix, dict[int, float]]:
-            prompt = self._questions.prompt(session, query.tokens, answer=prefix, snapshot=snapshot)
-            pieces = await self._run(prompt, Sampling(max_tokens=1, logprob_token_ids=tokens))
-            found = next(logprobs for piece in pieces for logprobs in piece.logprobs)
-            return prefix, {token: found[token] for token in tokens}
+        found: dict[Prefix, Mapping[int, float]] = {}
 
-        decided = await asyncio.gather(*(decide(prefix, tokens) for prefix, tokens in tree.decisions.items()))
-        scores = tree.score(dict(decided))
+        async def decide(prefix: Prefix) -> None:
+            prompt = self._questions.prompt(session, query.tokens, answer=prefix, snapshot=snapshot)
+            pieces = await self._run(prompt, Sampling(max_tokens=1, logprob_token_ids=tree.decisions[prefix]))
+            found[prefix] = next(logprobs for piece in pieces for logprobs in piece.logprobs)
+
+        # All run to their end, so that none is left behind when another fails.
+        results = await asyncio.gather(*map(decide, tree.decisions), return_exceptions=True)
+        for failure in filter(None, results):
+            raise failure
+        scores = tree.score(found)
         return Answer(
             scores.best,
             snapshot.version,

@@ -16,12 +16,14 @@ from redis.asyncio.client import Pipeline, PubSub
 from redis.exceptions import RedisError
 
 from flashquery import keys
+from streams.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["connected", "data_updated", "flash_ready", "deleted", "push_ack", "pong", "error"]
 Ended = Literal["deleted", "lagging", "resync", "shutdown"]
 
+_START_SECONDS = 10.0
 _RETRY_SECONDS = 0.5
 _POLL_SECONDS = 5.0
 
@@ -96,6 +98,8 @@ class Subscription:
 class Hub:
     """Fans events out. Use as an async context manager: it owns the listening task.
 
+    Entering raises Unavailable if Redis does not answer.
+
     Args:
         redis: where events come from.
         backlog: see :class:`Subscription`.
@@ -111,8 +115,14 @@ class Hub:
 
     async def __aenter__(self) -> Hub:
         self._task = asyncio.create_task(self._listen(), name="event-listener")
-        async with asyncio.timeout(10):
-            await self._listening.wait()
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._listening.wait()
+        except BaseException as error:
+            await self.__aexit__()
+            if isinstance(error, TimeoutError):
+                raise Unavailable("Redis does not answer; check --redis-url", code="store_unavailable") from error
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -157,23 +167,21 @@ class Hub:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.psubscribe(keys.EVENTS_PATTERN)
-                    self._listening.set()
-                    if failing:
-                        log.info("listening for events again")
                     failing = False
                     await self._relay(pubsub)
             except (RedisError, OSError, TimeoutError) as error:
                 if not failing:
                     log.error("lost the connection that events come through: %s", error)
                 failing = True
-                # Events may have been missed: subscribers start again from a snapshot.
-                self._end_all("resync")
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _relay(self, pubsub: PubSub) -> None:
         while True:
-            message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=_POLL_SECONDS)
+            message = await pubsub.get_message(timeout=_POLL_SECONDS)
             if message is None:
+                continue
+            if message["type"] == "psubscribe":
+                self._subscribed()
                 continue
             session_id = keys.session_of(message["channel"].decode())
             group = self._subscribers.get(session_id)
@@ -185,3 +193,14 @@ class Hub:
                     subscription.end("deleted")
                 else:
                     subscription.offer(Event(kind, data))
+
+    def _subscribed(self) -> None:
+        """The server has confirmed: events come through from now on.
+
+        After the first time this tells of a gap, also of one that the client mended by itself. Subscribers start
+        again now and not when the connection was lost: a snapshot taken before the gap's end could miss events.
+        """
+        if self._listening.is_set():
+            log.info("listening for events again")
+            self._end_all("resync")
+        self._listening.set()

@@ -25,7 +25,7 @@ from service.core import CORE, Core
 from service.cors import add_cors_headers, cors_middleware
 from service.errors import error_middleware, stamp_response
 from service.keys import BODIES, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
-from service.metrics import Metrics
+from service.metrics import Metrics, http_metrics
 from service.openapi import add_routes, build
 from service.settings import Settings
 from service.valkey import embedded_valkey
@@ -33,7 +33,7 @@ from streams.engine.base import Engine
 from streams.engine.supervisor import Supervisor
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.errors import AskaheadError
-from streams.models import resolve
+from streams.models import DEFAULT_MODEL, resolve
 
 log = logging.getLogger(__name__)
 
@@ -55,18 +55,20 @@ def create_app(
         settings: everything configurable.
         engine: use this engine, or what this blocking function returns, instead of loading ``settings.model``.
         redis: use this client (returning bytes) instead of ``settings.redis_url``; the caller closes it.
-        failed: called when the engine cannot be loaded.
+        failed: called when the server cannot be brought up.
     """
+    metrics = Metrics(lambda: _gauges(app))
     app = web.Application(
-        middlewares=[error_middleware, cors_middleware, auth_middleware],
+        middlewares=[http_metrics(metrics), error_middleware, cors_middleware, auth_middleware],
         # Bodies are read and bounded in service.bodies.
         client_max_size=settings.max_body_bytes,
     )
-    metrics = Metrics(partial(_gauges, app))
     app[SETTINGS] = settings
     app[METRICS] = metrics
     app[BODIES] = BodyBudget(settings.max_bodies_bytes)
-    app[MODEL_CARD] = ModelCard(name=settings.model or "", context=settings.context or 0, created=int(time.time()))
+    app[MODEL_CARD] = ModelCard(
+        name=settings.model or DEFAULT_MODEL, context=settings.context or 0, created=int(time.time())
+    )
     app[OPENAPI] = orjson.dumps(build(OPERATIONS, version=importlib.metadata.version("askahead")))
     add_routes(app, OPERATIONS)
     app.on_response_prepare.append(stamp_response)
@@ -82,7 +84,9 @@ async def _parts(
     settings = app[SETTINGS]
     async with AsyncExitStack() as stack:
         if redis is None:
-            url = settings.redis_url or await stack.enter_async_context(embedded_valkey(settings.data_dir))
+            url = settings.redis_url
+            if url is None:
+                url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
             redis = Redis.from_url(url)
             stack.push_async_callback(redis.aclose)
         app[REDIS] = redis

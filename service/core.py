@@ -14,7 +14,7 @@ from flashquery.evaluator import Evaluated, FlashQueries
 from service.metrics import Metrics
 from service.settings import Settings
 from streams.engine.supervisor import Supervisor
-from streams.errors import EngineUnavailable
+from streams.errors import AskaheadError, EngineUnavailable
 from streams.manager import Limits, Manager
 from streams.pacer import SlicePolicy
 from streams.session import Session
@@ -30,7 +30,7 @@ class Core:
         supervisor: loads the engine.
         redis: where answers live.
         metrics: told what happens.
-        failed: called when the engine cannot be loaded, and when it has died.
+        failed: called when they cannot be brought up: the engine cannot be loaded, or Redis does not answer.
     """
 
     def __init__(
@@ -115,7 +115,12 @@ class Core:
             )
             await self._stack.enter_async_context(flash)
             manager.listen(_Measure(self._metrics))
-        except EngineUnavailable:
+        except AskaheadError as error:
+            log.error("the server cannot start: %s", error.message)
+            self._failed()
+            return
+        except Exception:
+            log.exception("the server cannot start")
             self._failed()
             return
         self._parts = (manager, flash)

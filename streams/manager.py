@@ -12,12 +12,12 @@ from typing import Protocol
 
 from streams.budget import Budget
 from streams.engine.base import Engine
-from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput, NotFound
+from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput
 from streams.ingest import Entry, IngestQueue
 from streams.pacer import Pacer, SlicePolicy
 from streams.prompt import Framer
 from streams.questions import Questions, check_alive
-from streams.session import PushAck, Session
+from streams.session import PushAck, Session, gone
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +86,10 @@ class Manager:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        # The sweeper first: it begins deletions.
+        await self._stop(*([self._sweeper] if self._sweeper else []))
         await asyncio.gather(*self._endings, return_exceptions=True)
-        await self._stop(*self._loops.values(), *([self._sweeper] if self._sweeper else []))
+        await self._stop(*self._loops.values())
         await asyncio.gather(*(session.held.release() for session in self._sessions.values()))
 
     def listen(self, listener: Listener) -> None:
@@ -147,11 +149,7 @@ class Manager:
         """
         session = self._sessions.get(session_id)
         if session is None or session.deleted:
-            raise NotFound(
-                f"session '{session_id}' does not exist; it may have been deleted or have expired. Create it first",
-                code="session_not_found",
-                param="session_id",
-            )
+            raise gone(session_id)
         return session
 
     def sessions(self) -> list[Session]:
@@ -181,13 +179,16 @@ class Manager:
 
     async def _end(self, session: Session) -> None:
         await self._stop(self._loops.pop(session.id))
-        await session.held.release()
-        self.budget.release(session)
-        session.advance()
-        for listener in self._listeners:
-            await listener.deleted(session)
-        # The name stays taken until nothing of the old session is left.
-        del self._sessions[session.id]
+        try:
+            await session.held.release()
+        finally:
+            # Even if the engine does not react, the session is over.
+            self.budget.release(session)
+            session.advance()
+            for listener in self._listeners:
+                await listener.deleted(session)
+            # The name stays taken until nothing of the old session is left.
+            del self._sessions[session.id]
 
     @staticmethod
     async def _stop(*tasks: asyncio.Task[None]) -> None:
@@ -218,6 +219,7 @@ class Manager:
             texts: one or more entries, each becomes one line of the stream.
 
         Raises:
+            NotFound: the session was deleted meanwhile.
             InvalidInput: an entry is too large.
             ContextLengthExceeded: the stream would outgrow the model's context.
             Unavailable: the KV cache has no room, or the engine is gone.
@@ -233,8 +235,7 @@ class Manager:
             entries = self._encode(texts, sizes)
         else:
             entries = await asyncio.to_thread(self._encode, texts, sizes)
-            if session.deleted:
-                raise NotFound(f"session '{session.id}' was deleted meanwhile", code="session_not_found")
+            self._check_alive(session)
         coming = (session.committed or len(session.frame.head)) + sum(len(entry.tokens) for entry in entries)
         self._check_room(coming, "data")
         self.budget.grant(session, coming)
@@ -291,7 +292,10 @@ class Manager:
 
     def _check_alive(self, session: Session | None = None) -> None:
         check_alive(self.engine)
-        if session is not None and session.failure is not None:
+        if session is None:
+            return
+        session.require_live()
+        if session.failure is not None:
             raise EngineUnavailable(
                 f"session '{session.id}' can read no more data: {session.failure}", code="session_failed"
             )

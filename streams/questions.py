@@ -122,8 +122,10 @@ class Questions:
         Raises:
             Overloaded: too many run already, on this session or altogether.
             EngineUnavailable: the engine has died.
+            NotFound: the session was deleted meanwhile.
         """
         check_alive(self._engine)
+        session.require_live()
         if session.running >= self._limit_per_session or self.running >= self._limit:
             raise Overloaded(
                 f"{session.running} questions run on this session and {self.running} on the server "

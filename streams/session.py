@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from streams.engine.base import Held
-from streams.errors import InvalidInput, Unavailable
+from streams.errors import InvalidInput, NotFound, Unavailable
 from streams.ingest import Batch, IngestQueue
 from streams.prompt import Frame
 
@@ -117,6 +117,15 @@ class Session:
         settled = self.timeline[: self.settled] if self.settled else self.frame.head
         return Snapshot(self.version, tuple(settled))
 
+    def require_live(self) -> None:
+        """Check before anything begins on it. Whoever looked the session up and then waited may find it deleted.
+
+        Raises:
+            NotFound: it is being deleted.
+        """
+        if self.deleted:
+            raise gone(self.id)
+
     def touch(self) -> None:
         """Restart the idle clock."""
         self.last_used = time.time()
@@ -219,6 +228,15 @@ class Session:
                 code="session_ended",
                 param="after",
             )
+
+
+def gone(session_id: str) -> NotFound:
+    """The refusal for a session that does not exist, or not any more."""
+    return NotFound(
+        f"session '{session_id}' does not exist; it may have been deleted or have expired. Create it first",
+        code="session_not_found",
+        param="session_id",
+    )
 
 
 @dataclass(frozen=True, slots=True)

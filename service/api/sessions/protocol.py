@@ -60,9 +60,7 @@ class SessionCreate(Strict):
     system: Annotated[
         str | None, Field(min_length=1, description="Ours: system prompt that stands before the data.")
     ] = None
-    flash: Annotated[
-        tuple[FlashCreate, ...], Field(description="Ours: queries to register with the session.")
-    ] = ()
+    flash: Annotated[tuple[FlashCreate, ...], Field(description="Ours: queries to register with the session.")] = ()
 
     @field_validator("pre_decode")
     @classmethod

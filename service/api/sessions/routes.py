@@ -31,7 +31,7 @@ def session_of(request: web.Request) -> Session:
         NotFound: there is no such session.
     """
     session_id = request.match_info["id"]
-    if not _ID.match(session_id):
+    if not _ID.fullmatch(session_id):
         raise InvalidInput("session_id: must be 1 to 128 of A-Z a-z 0-9 _ -", param="session_id")
     return request.app[CORE].manager.get(session_id)
 

@@ -1,0 +1,52 @@
+"""The models API."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service import keys
+from service.api.models.protocol import Model, ModelList
+from service.bodies import respond
+from service.openapi import Operation
+from streams.errors import NotFound
+
+
+async def list_models(request: web.Request) -> web.Response:
+    """The one model this server has, loaded or not."""
+    model = Model.of(request.app[keys.MODEL_CARD])
+    return respond(request, ModelList(data=[model], first_id=model.id, last_id=model.id).model_dump())
+
+
+async def get_model(request: web.Request) -> web.Response:
+    """One model by its name, in any case.
+
+    Raises:
+        NotFound: it is not the one served.
+    """
+    card = request.app[keys.MODEL_CARD]
+    if request.match_info["id"].casefold() != card.name.casefold():
+        raise NotFound(f"this server has one model, `{card.name}`, and no other", code="model_not_found")
+    return respond(request, Model.of(card).model_dump())
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/v1/models",
+        handler=list_models,
+        tag="Models",
+        summary="List the models",
+        description="Always exactly one. Works while it is loading.",
+        response=ModelList,
+    ),
+    Operation(
+        method="GET",
+        # Names on the hub contain a slash.
+        path="/v1/models/{id:.+}",
+        handler=get_model,
+        tag="Models",
+        summary="Get a model",
+        response=Model,
+        statuses={404: "It is not the model served here"},
+    ),
+)

@@ -1,0 +1,125 @@
+"""The command line: ``askahead``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args
+
+import typer
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from service.logs import setup_logging
+from service.settings import ENV_PREFIX, Settings
+from streams.errors import AskaheadError
+
+_ALIASES = {"context": ("--ctx",)}
+
+app = typer.Typer(
+    help="Push data as it arrives; standing questions are answered before you ask.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _variable(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return "unset" if default in (None, ()) else str(default)
+
+
+def _metavar(field: FieldInfo) -> str:
+    annotation = field.annotation
+    choices = [choice for choice in get_args(annotation) if isinstance(choice, str)]
+    if choices:
+        return "|".join(choices)
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)] or [annotation]
+    return {int: "INTEGER", float: "NUMBER"}.get(kinds[0], "TEXT")
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """A setting as a flag. Its value stays text: the settings' own validation is the only one."""
+    extra = field.json_schema_extra
+    option = typer.Option(
+        _flag(name),
+        *_ALIASES.get(name, ()),
+        metavar=_metavar(field),
+        help=f"{field.description} (Default: {_default(field)}. Environment: {_variable(name)}.)",
+        rich_help_panel=str(extra["panel"]) if isinstance(extra, dict) else None,
+        show_default=False,
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
+    """Give a command one flag per setting; it is called with the settings that result."""
+
+    def run(**flags: str | None) -> None:
+        given = {name: value for name, value in flags.items() if value is not None}
+        try:
+            settings = Settings(**given)  # type: ignore[arg-type]  # texts, validated here
+        except ValidationError as exc:
+            _fail(explain(exc, given), 2)
+        try:
+            command(settings)
+        except AskaheadError as exc:
+            _fail(exc.message, 1)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    parameters = [_option(name, field) for name, field in Settings.model_fields.items()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def explain(exc: ValidationError, flags: Mapping[str, Any]) -> str:
+    """One sentence about the first bad setting, by the name under which it was given."""
+    detail = exc.errors(include_url=False, include_input=False, include_context=False)[0]
+    name = str(detail["loc"][0])
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{_flag(name) if name in flags else _variable(name)}: {message[:1].lower()}{message[1:]}"
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"askahead: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"askahead {importlib.metadata.version('askahead')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Push data as it arrives; standing questions are answered before you ask."""
+
+
+@app.command()
+@takes_settings
+def serve(settings: Settings) -> None:
+    """Run the server. GET /health answers 200 once it is ready."""
+    # Before the server is imported: libraries set up logging of their own otherwise.
+    setup_logging(settings.log_format, settings.log_level)
+    # Imported here so that --help and --version need not load it.
+    from service.app import run
+
+    raise SystemExit(run(settings))

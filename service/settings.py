@@ -1,0 +1,308 @@
+"""Every setting of the server, once: its unit, default and reason.
+
+Each field is a flag of ``askahead serve`` (``max_sessions`` is ``--max-sessions``) and a variable of the environment
+(``ASKAHEAD_MAX_SESSIONS``). Flags beat the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, JsonValue, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ENV_PREFIX = "ASKAHEAD_"
+MIB = 1024 * 1024
+
+
+def default_data_dir() -> Path:
+    """Where this platform keeps a user's application data."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "askahead"
+    # The XDG specification says to ignore a relative path.
+    base = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".local" / "share") / "askahead"
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _setting(panel: str, default: Any, description: str, **bounds: Any) -> Any:
+    """A documented field; ``panel`` is the heading under which ``--help`` shows it."""
+    extra: dict[str, JsonValue] = {"panel": panel}
+    if callable(default):
+        return Field(default_factory=default, description=description, json_schema_extra=extra, **bounds)
+    return Field(default=default, description=description, json_schema_extra=extra, **bounds)
+
+
+class Settings(BaseSettings):
+    """Validated settings, immutable once made.
+
+    Raises:
+        pydantic.ValidationError: a value is of the wrong type or out of its bounds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        # Compose files pass variables that are not set as empty strings.
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        # Not settings of the library's, but a field named "model" must not clash with its namespace.
+        protected_namespaces=(),
+    )
+
+    # Model
+    model: str | None = _setting(
+        "Model",
+        None,
+        "Model to serve: a name on the Hugging Face hub, or a path. Unset: a small instruct model that runs anywhere.",
+        min_length=1,
+    )
+    context: int | None = _setting(
+        "Model",
+        None,
+        "Longest prompt plus completion, in tokens. 0 or unset: the length the model was trained for. Less needs less"
+        " memory for the KV cache.",
+        ge=0,
+        le=1_048_576,
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
+        "Model", "auto", "Number format of weights and KV cache. auto: what is fastest on this machine."
+    )
+    kv_cache_gb: float | None = _setting(
+        "Model",
+        None,
+        "Memory for the KV cache, in GiB; bounds how many tokens stay resident over all sessions. Unset: sized from"
+        " free memory.",
+        gt=0,
+        le=65_536,
+        allow_inf_nan=False,
+    )
+    threads: int | None = _setting(
+        "Model", None, "CPU threads of the engine. Unset: every core this process may use.", ge=1, le=1024
+    )
+    slice_seconds: float = _setting(
+        "Model",
+        0.3,
+        "Longest time, in seconds, the engine reads pushed data at a stretch: a question that arrives meanwhile waits"
+        " this long at most.",
+        ge=0.01,
+        le=10,
+    )
+    slice_seconds_busy: float = _setting(
+        "Model",
+        0.1,
+        "The same while questions are waiting or running, in seconds; shorter, since each slice delays them.",
+        ge=0.01,
+        le=10,
+    )
+    slice_tokens_max: int = _setting(
+        "Model",
+        1024,
+        "Most tokens in one slice of reading, whatever the time allows; bounds a wrong estimate of speed.",
+        ge=32,
+        le=65_536,
+    )
+
+    # Server
+    host: str = _setting(
+        "Server",
+        "127.0.0.1",
+        "Address to listen on. Loopback by default, since requests need no key by default.",
+        min_length=1,
+    )
+    port: int = _setting("Server", 8080, "TCP port to listen on. 0: any free one.", ge=0, le=65_535)
+    api_key: SecretStr | None = _setting(
+        "Server",
+        None,
+        "Key that every request must carry, as bearer token or x-api-key. Unset: no key is needed. Prefer the"
+        " environment to the flag: other users of this machine can read a command line.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = _setting(
+        "Server",
+        (),
+        "Web origins whose pages may use this server, comma separated, such as https://app.example.com. * allows all."
+        " Empty: pages of this server only.",
+    )
+    redis_url: str | None = _setting(
+        "Server",
+        None,
+        "Redis or Valkey to use, such as redis://localhost:6379/0. Unset: one is embedded, under the data directory.",
+        repr=False,
+    )
+    data_dir: Path = _setting(
+        "Server",
+        default_data_dir,
+        "Directory for converted models and the embedded Valkey. One running server each.",
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "Server", "text", "Log lines as text for people, or as JSON for collectors."
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
+        "Server", "info", "Least severity that is logged; debug includes one line per request."
+    )
+    shutdown_seconds: float = _setting(
+        "Server",
+        10.0,
+        "Time, in seconds, that running requests get to end after SIGTERM; short enough for orchestrators that kill"
+        " after 15 s.",
+        ge=0,
+        le=600,
+    )
+
+    # Sessions
+    max_sessions: int = _setting("Sessions", 256, "Most live sessions; one more is refused with 409.", ge=1, le=65_536)
+    session_idle_seconds: float = _setting(
+        "Sessions",
+        3600.0,
+        "A session nobody has used for this long, in seconds, is deleted, so that forgotten ones free their memory.",
+        ge=1,
+        le=31_536_000,
+    )
+    queue_entries: int = _setting(
+        "Sessions",
+        4096,
+        "Most entries pushed and not yet read, per session; beyond it the oldest are dropped, and counted.",
+        ge=1,
+        le=1_000_000,
+    )
+    queue_bytes: int = _setting(
+        "Sessions",
+        8 * MIB,
+        "The same bound in bytes of text, per session, so that large entries cannot exhaust memory.",
+        ge=1024,
+        le=1024 * MIB,
+    )
+    entry_bytes: int = _setting(
+        "Sessions",
+        1 * MIB,
+        "Largest single entry, in bytes of UTF-8; larger ones are refused with 400.",
+        ge=1,
+        le=64 * MIB,
+    )
+
+    # Questions
+    max_questions: int = _setting(
+        "Questions",
+        32,
+        "Most questions in flight over all sessions; one more is refused with 429, since each slows the others.",
+        ge=1,
+        le=4096,
+    )
+    max_questions_per_session: int = _setting(
+        "Questions", 8, "The same per session, so that one session cannot take every place.", ge=1, le=4096
+    )
+    max_flash_queries: int = _setting(
+        "Questions", 20, "Most Flash Queries per session: each is answered again after every batch.", ge=1, le=1024
+    )
+    flash_concurrency: int = _setting(
+        "Questions",
+        16,
+        "Most Flash Queries evaluated at once over all sessions; a wave of them shares engine steps.",
+        ge=1,
+        le=1024,
+    )
+    wait_seconds_max: float = _setting(
+        "Questions",
+        60.0,
+        "Longest wait, in seconds, for data or an answer that is still to come (long polls, `after`).",
+        ge=0,
+        le=600,
+    )
+
+    # Connections
+    max_body_bytes: int = _setting(
+        "Connections", 16 * MIB, "Largest request body, in bytes; larger ones get 413.", ge=1024, le=1024 * MIB
+    )
+    max_bodies_bytes: int = _setting(
+        "Connections",
+        256 * MIB,
+        "Most bytes of request bodies held at once over all connections; beyond it requests get 503.",
+        ge=1024,
+        le=65_536 * MIB,
+    )
+    request_timeout_seconds: float = _setting(
+        "Connections",
+        30.0,
+        "Time, in seconds, in which a request's body must arrive, else 408; slow senders cannot hold memory.",
+        ge=0.1,
+        le=3600,
+    )
+    ws_frame_bytes: int = _setting(
+        "Connections", 16 * MIB, "Largest websocket message from a client, in bytes.", ge=1024, le=1024 * MIB
+    )
+    ws_read_timeout_seconds: float = _setting(
+        "Connections",
+        30.0,
+        "A websocket that is silent for this long, in seconds, pongs included, is closed; two heartbeats.",
+        ge=0.1,
+        le=3600,
+    )
+    heartbeat_seconds: float = _setting(
+        "Connections",
+        15.0,
+        "Silence, in seconds, after which websockets and event streams get a heartbeat; proxies often cut at 30 s.",
+        ge=0.1,
+        le=3600,
+    )
+    subscriber_backlog: int = _setting(
+        "Connections",
+        1024,
+        "Most events waiting for one slow subscriber; beyond it the connection is closed with the reason.",
+        ge=1,
+        le=1_000_000,
+    )
+
+    @field_validator("context")
+    @classmethod
+    def _context_is_useful(cls, value: int | None) -> int | None:
+        if value is not None and 0 < value < 256:
+            raise ValueError("must be 0 (the model's trained length) or at least 256 tokens")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            text = value.get_secret_value()
+            if not text or not all("!" <= character <= "~" for character in text):
+                raise ValueError("must be printable ASCII without spaces, as it travels in a header")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _url_is_redis(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(origin if origin == "*" else _origin(origin) for origin in value)
+
+
+def _origin(text: str) -> str:
+    """Normalize an origin to the form in which browsers send it."""
+    url = urlsplit(text.lower())
+    if not url.scheme or not url.netloc or url.path not in ("", "/") or url.query or url.fragment:
+        raise ValueError("must be origins such as https://app.example.com, comma separated, or *")
+    return f"{url.scheme}://{url.netloc}"

@@ -1,0 +1,53 @@
+"""What several packages' tests need: a real Valkey, a model, and a real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from service.valkey import embedded_valkey
+from streams.engine.vllm import EngineOptions, VllmEngine
+from streams.models import resolve
+
+
+@pytest_asyncio.fixture(scope="session")
+async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """A Valkey server of the test session's own."""
+    async with embedded_valkey(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest_asyncio.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    """A client that returns bytes, of an empty server."""
+    async with Redis.from_url(redis_url) as client:
+        await client.flushall()
+        yield client
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the default model, or of ``ASKAHEAD_TEST_MODEL``."""
+    if path := os.environ.get("ASKAHEAD_TEST_MODEL"):
+        return Path(path)
+    return resolve(None, data_dir=tmp_path_factory.mktemp("data"), progress=print).path
+
+
+@pytest.fixture(scope="session")
+def engine_options(model_path: Path) -> EngineOptions:
+    """A real engine that is small enough to reach its limits in a test."""
+    return EngineOptions(model=model_path, name="real", context=2048, kv_cache_bytes=512 << 20, max_num_seqs=64)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def vllm_engine(engine_options: EngineOptions) -> AsyncIterator[VllmEngine]:
+    """The real engine, loaded once for all tests, beside the running loop as the server does it."""
+    engine = await asyncio.to_thread(VllmEngine.load, engine_options)
+    yield engine
+    await engine.close()

@@ -1,0 +1,76 @@
+"""Answers on the wire to Redis, and their cache."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from flashquery import keys
+from flashquery.answers import Answer, AnswerCache
+
+REALS = st.floats(allow_nan=False)
+ANSWERS = st.builds(
+    Answer,
+    value=st.text(),
+    version=st.integers(0, 2**63 - 1),
+    confidence=REALS,
+    evaluated_at=REALS,
+    finish_reason=st.sampled_from(["stop", "length"]),
+    probabilities=st.none() | st.dictionaries(st.text(), REALS),
+    mass=st.none() | REALS,
+)
+
+ANSWER = Answer("up", 3, 1.5, 1790000000.25)
+SCORED = Answer("up", 3, 1.5, 1790000000.25, "stop", {"up": 0.75, "down": 0.25}, 1.0)
+
+
+@given(ANSWERS)
+def test_unpack_is_the_inverse_of_pack(answer: Answer) -> None:
+    assert Answer.unpack(answer.pack()) == answer
+
+
+async def write(redis: Redis, *answers: tuple[str, int, Answer]) -> None:
+    async with redis.pipeline(transaction=False) as pipe:
+        for session_id, query_id, answer in answers:
+            AnswerCache.save(pipe, session_id, query_id, answer)
+        await pipe.execute()
+
+
+async def test_an_answer_that_was_saved_is_found_and_others_are_not(redis: Redis) -> None:
+    cache = AnswerCache(redis)
+    await write(redis, ("s", 1, ANSWER), ("s", 2, SCORED), ("t", 1, SCORED))
+    assert await cache.get("s", 1) == ANSWER
+    assert await cache.get("s", 3) is None
+    assert await cache.get("unknown", 1) is None
+    assert await cache.all("s") == {1: ANSWER, 2: SCORED}
+    assert await cache.all("unknown") == {}
+
+
+async def test_dropping_forgets_one_answer_and_clearing_all_of_a_session(redis: Redis) -> None:
+    cache = AnswerCache(redis)
+    await write(redis, ("s", 1, ANSWER), ("s", 2, ANSWER), ("s", 3, ANSWER), ("t", 1, ANSWER))
+    async with redis.pipeline(transaction=False) as pipe:
+        cache.drop(pipe, "s", 2)
+        await pipe.execute()
+    assert list(await cache.all("s")) == [1, 3]
+    async with redis.pipeline(transaction=False) as pipe:
+        cache.clear(pipe, "s")
+        await pipe.execute()
+    assert await cache.all("s") == {}
+    assert await cache.all("t") == {1: ANSWER}
+
+
+async def test_answers_of_a_server_that_was_killed_are_collected_in_the_end(redis: Redis) -> None:
+    await write(redis, ("s", 1, ANSWER))
+    assert 0 < await redis.ttl(keys.answers("s")) <= keys.ANSWERS_SECONDS
+
+
+async def test_every_key_of_a_session_is_of_one_slot(redis: Redis) -> None:
+    slots = {await redis.cluster("KEYSLOT", key) for key in (keys.answers("s-1"), keys.events("s-1"))}
+    assert len(slots) == 1
+
+
+@given(st.from_regex(r"[A-Za-z0-9_-]{1,128}", fullmatch=True))
+def test_the_session_is_found_again_in_its_channel(session_id: str) -> None:
+    assert keys.session_of(keys.events(session_id)) == session_id

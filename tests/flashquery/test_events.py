@@ -1,0 +1,126 @@
+"""Events from Redis to every subscriber of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from flashquery.events import Event, Hub, Subscription, SubscriptionEnded
+from tests.flashquery.conftest import Store
+
+SECONDS = 30.0
+"""Bound of every wait, far above what one takes."""
+
+
+@pytest.fixture
+async def hub(redis: Redis) -> AsyncIterator[Hub]:
+    async with Hub(redis, backlog=3) as hub:
+        yield hub
+
+
+def news(number: int) -> Event:
+    return Event("data_updated", {"data_version": number})
+
+
+async def publish(redis: Redis, *events: Event, session_id: str = "s") -> None:
+    async with redis.pipeline(transaction=False) as pipe:
+        for event in events:
+            event.publish(pipe, session_id)
+        await pipe.execute()
+
+
+async def ending(subscription: Subscription) -> str:
+    """Read up to the end; why it ended."""
+    try:
+        while await subscription.next(SECONDS) is not None:
+            continue
+    except SubscriptionEnded as ended:
+        return ended.reason
+    return "not ended"
+
+
+async def test_every_subscriber_of_a_session_gets_its_events_in_order_and_no_others(hub: Hub, redis: Redis) -> None:
+    with hub.subscribe("s") as one, hub.subscribe("s") as two, hub.subscribe("t") as other:
+        await publish(redis, news(1), news(2))
+        await publish(redis, news(9), session_id="t")
+        assert [await one.next(SECONDS), await one.next(SECONDS)] == [news(1), news(2)]
+        assert [await two.next(SECONDS), await two.next(SECONDS)] == [news(1), news(2)]
+        assert await other.next(SECONDS) == news(9)
+        assert await one.next(0) is None
+
+
+async def test_a_subscriber_that_falls_behind_is_ended_and_others_are_not(hub: Hub, redis: Redis) -> None:
+    with hub.subscribe("s") as slow, hub.subscribe("s") as quick:
+        for number in range(10):
+            await publish(redis, news(number))
+            assert await quick.next(SECONDS) == news(number)
+        assert await ending(slow) == "lagging"
+
+
+async def test_a_subscriber_that_is_just_not_behind_loses_nothing(hub: Hub, redis: Redis) -> None:
+    with hub.subscribe("s") as full, hub.subscribe("s") as quick:
+        for number in range(3):
+            await publish(redis, news(number))
+            await quick.next(SECONDS)
+        assert [await full.next(0) for _ in range(3)] == [news(0), news(1), news(2)]
+        await publish(redis, news(3))
+        assert await full.next(SECONDS) == news(3)
+
+
+async def test_what_came_before_the_deletion_is_delivered_and_nothing_after(hub: Hub, redis: Redis) -> None:
+    with hub.subscribe("s") as subscription, hub.subscribe("t") as other:
+        await publish(redis, news(1), Event("deleted", {}), news(2))
+        assert await subscription.next(SECONDS) == news(1)
+        assert await ending(subscription) == "deleted"
+        await publish(redis, news(1), session_id="t")
+        assert await other.next(SECONDS) == news(1)
+
+
+async def test_a_subscription_ends_with_its_block_however_that_ends(hub: Hub) -> None:
+    with hub.subscribe("s"):
+        with pytest.raises(RuntimeError), hub.subscribe("s"):
+            raise RuntimeError
+        assert hub.subscribers == 1
+    assert hub.subscribers == 0
+
+
+async def test_a_lost_connection_makes_subscribers_start_again(hub: Hub, redis: Redis) -> None:
+    with hub.subscribe("s") as subscription:
+        await redis.client_kill_filter(_type="pubsub", skipme=False)
+        assert await ending(subscription) == "resync"
+    with hub.subscribe("s") as subscription:
+        await publish(redis, news(1))
+        assert await subscription.next(SECONDS) == news(1)
+
+
+async def test_an_outage_makes_subscribers_start_again_once_events_come_through(store: Store) -> None:
+    async with Hub(store.redis, backlog=3) as hub:
+        with hub.subscribe("s") as subscription:
+            await store.stop()
+            await store.start()
+            assert await ending(subscription) == "resync"
+        with hub.subscribe("s") as subscription:
+            await publish(store.redis, news(1))
+            assert await subscription.next(SECONDS) == news(1)
+
+
+async def test_a_subscriber_that_comes_during_an_outage_is_not_left_with_a_gap(store: Store) -> None:
+    async with Hub(store.redis, backlog=3) as hub:
+        await store.stop()
+        with hub.subscribe("s") as early:
+            await store.start()
+            assert await ending(early) == "resync"
+
+
+async def test_closing_ends_every_subscription_present_and_future(redis: Redis) -> None:
+    before = asyncio.all_tasks()
+    async with Hub(redis, backlog=3) as hub:
+        with hub.subscribe("s") as present:
+            hub.close()
+            assert await ending(present) == "shutdown"
+        with hub.subscribe("s") as future:
+            assert await ending(future) == "shutdown"
+    assert asyncio.all_tasks() <= before

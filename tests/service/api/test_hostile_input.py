@@ -1,0 +1,202 @@
+"""Bad input to every endpoint is refused with a 4xx that names the field, never a 5xx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from yarl import URL
+
+from service.app import OPERATIONS
+from tests import apps
+
+SESSION = "hostile"
+
+# Integers and floats of every size, NaN and infinities, any text JSON can spell, nesting.
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+
+VALID: dict[str, dict[str, Any]] = {
+    "/v1/sessions": {"system": "You read sensors."},
+    "/v1/sessions/{id}/push": {"data": "one line"},
+    "/v1/sessions/{id}/generate": {"prompt": "What?", "max_tokens": 2},
+    "/v1/sessions/{id}/flash": {"query": "Hot?", "max_tokens": 2},
+}
+POSTS = [operation for operation in OPERATIONS if operation.request is not None]
+ROUTES = sorted({operation.template for operation in OPERATIONS})
+
+fuzz = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(scope="module")
+async def client(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[apps.Client]:
+    redis = Redis.from_url(redis_url)
+    data_dir: Path = tmp_path_factory.mktemp("hostile")
+    async with apps.serving(redis, data_dir, session_idle_seconds=3600) as client:
+        await apps.ok(client, "POST", "/v1/sessions", {"id": SESSION})
+        await apps.ok(client, "POST", f"/v1/sessions/{SESSION}/push", {"data": ["a", "b"]})
+        yield client
+    await redis.aclose()
+
+
+def path_of(template: str, session_id: str = SESSION) -> str:
+    return template.replace("{id}", session_id).replace("{fid}", "1")
+
+
+async def send(
+    client: apps.Client, method: str, path: str | URL, body: bytes, content_type: str
+) -> tuple[int, dict[str, Any]]:
+    headers = {"Content-Type": content_type} if content_type else {}
+    async with client.request(method, path, data=body, headers=headers, skip_auto_headers=["Content-Type"]) as response:
+        raw = await response.read()
+        assert response.status < 500, (response.status, raw, path, body)
+        if method == "HEAD" or response.content_type != "application/json":
+            return response.status, {}
+        reply = json.loads(raw)
+    if response.status >= 400:
+        error = reply["error"]
+        assert error["message"]
+        assert error["type"]
+        assert error["code"]
+    await undo(client, reply)
+    return response.status, reply
+
+
+async def undo(client: apps.Client, reply: Any) -> None:
+    """Keep limits from hiding what lies behind them."""
+    if not isinstance(reply, dict):
+        return
+    if reply.get("object") == "session" and reply["id"] != SESSION:
+        await client.delete(f"/v1/sessions/{reply['id']}")
+    if reply.get("object") == "flash_query":
+        await client.delete(f"/v1/sessions/{SESSION}/flash/{reply['id']}")
+
+
+def test_every_endpoint_with_a_body_is_covered() -> None:
+    assert {operation.template for operation in POSTS} == set(VALID)
+
+
+@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.template)
+@given(body=values)
+@fuzz
+async def test_any_json(client: apps.Client, operation: Any, body: Any) -> None:
+    status, _ = await send(client, "POST", path_of(operation.path), json.dumps(body).encode(), "application/json")
+    if not isinstance(body, dict):
+        assert status == 400
+
+
+@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.template)
+@given(data=st.data())
+@fuzz
+async def test_one_wrong_field_is_named(client: apps.Client, operation: Any, data: st.DataObject) -> None:
+    field = data.draw(st.sampled_from(sorted(operation.request.model_fields)))
+    body = VALID[operation.template] | {field: data.draw(values)}
+    packed = data.draw(st.booleans())
+    try:
+        raw = msgpack.packb(body) if packed else json.dumps(body).encode()
+    except (OverflowError, ValueError, UnicodeEncodeError):
+        packed, raw = False, json.dumps(body).encode()
+    status, reply = await send(
+        client, "POST", path_of(operation.path), raw, "application/msgpack" if packed else "application/json"
+    )
+    if status == 400:
+        named = reply["error"]["param"].split(".")[0]
+        # NaN and such are refused before there are fields.
+        assert named in (field, "body"), reply
+
+
+@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.template)
+@given(name=st.text(min_size=1, max_size=20), value=values)
+@fuzz
+async def test_an_unknown_field_is_named(client: apps.Client, operation: Any, name: str, value: Any) -> None:
+    if name in operation.request.model_fields:
+        return
+    body = VALID[operation.template] | {name: value}
+    try:
+        raw = json.dumps(body, allow_nan=False).encode()
+    except ValueError:
+        return
+    status, reply = await send(client, "POST", path_of(operation.path), raw, "application/json")
+    assert status == 400
+    assert reply["error"]["param"] in (name, "body")
+
+
+@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.template)
+@given(
+    body=st.binary(max_size=60),
+    content_type=st.sampled_from(
+        ["application/json", "application/msgpack", "text/plain", "", "application/x-www-form-urlencoded", "a/b/c; q"]
+    ),
+)
+@example(body=b"[" * 100_000, content_type="application/json")
+@example(body=b'{"a":' * 50_000, content_type="application/json")
+@example(body=b"\x91" * 50_000, content_type="application/msgpack")
+@example(body=b'{"data":"\\ud800"}', content_type="application/json")
+@example(body=b'{"data":"\xff"}', content_type="application/json")
+@example(body=b'{"max_tokens":1' + b"0" * 5000 + b"}", content_type="application/json")
+@fuzz
+async def test_any_bytes(client: apps.Client, operation: Any, body: bytes, content_type: str) -> None:
+    status, _ = await send(client, "POST", path_of(operation.path), body, content_type)
+    # Nothing is required to create a session, so no body and few bytes are a body.
+    assert status >= 400 or operation.template == "/v1/sessions"
+
+
+@given(
+    template=st.sampled_from(ROUTES),
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]),
+    segment=st.text(min_size=1, max_size=30),
+)
+@fuzz
+async def test_any_path(client: apps.Client, template: str, method: str, segment: str) -> None:
+    path = template.replace("{fid}", segment)
+    if path.endswith(("/events", "/ws")) or "{id}" in path:
+        path = path.replace("{id}", segment)
+    if segment in (".", "..") or "/" in segment:
+        return
+    await send(client, method, URL.build(path=path), b"", "")
+
+
+@given(
+    path=st.sampled_from([f"/v1/sessions/{SESSION}/flash", f"/v1/sessions/{SESSION}/flash/1"]),
+    query=st.dictionaries(
+        st.sampled_from(["wait", "after", "x", ""]), st.text(max_size=12) | st.just("1e999"), max_size=3
+    ),
+    etag=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12),
+)
+@fuzz
+async def test_any_query_string(client: apps.Client, path: str, query: dict[str, str], etag: str) -> None:
+    if query.get("wait", "").strip().isdigit():
+        query["wait"] = "0"
+    async with client.get(path, params=query, headers={"If-None-Match": etag}) as response:
+        assert response.status < 500, await response.text()
+
+
+@given(message=values, binary=st.binary(max_size=30), as_binary=st.booleans())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_websocket_message(client: apps.Client, message: Any, binary: bytes, as_binary: bool) -> None:
+    async with client.ws_connect(f"/v1/sessions/{SESSION}/ws") as socket:
+        while (await socket.receive_json())["type"] == "flash_ready":
+            pass
+        if as_binary:
+            await socket.send_bytes(binary)
+        else:
+            await socket.send_str(json.dumps(message))
+        await socket.send_json({"type": "ping"})
+        replies = []
+        while not replies or replies[-1]["type"] != "pong":
+            replies.append(await socket.receive_json(timeout=10))
+    errors = [reply["data"] for reply in replies if reply["type"] == "error"]
+    assert all(400 <= error["code"] < 500 for error in errors)

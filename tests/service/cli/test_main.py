@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from service.cli.main import app, takes_settings
+from service.settings import Settings
+from streams.errors import ModelError
+
+
+class _Probe:
+    """A command with the real flags, which keeps the settings it was given."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.settings: Settings | None = None
+        self._error = error
+        self._app = typer.Typer()
+
+        @self._app.command()
+        @takes_settings
+        def serve(settings: Settings) -> None:
+            self.settings = settings
+            if self._error is not None:
+                raise self._error
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(self._app, list(arguments))
+        return result.exit_code, result.stderr
+
+    def given(self, *arguments: str) -> Settings:
+        code, output = self(*arguments)
+        assert code == 0, output
+        assert self.settings is not None
+        return self.settings
+
+
+def test_no_flags_are_the_defaults() -> None:
+    assert _Probe().given() == Settings()
+
+
+def test_flags_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKAHEAD_PORT", "9000")
+    monkeypatch.setenv("ASKAHEAD_HOST", "0.0.0.0")
+    settings = _Probe().given("--port", "9001")
+    assert (settings.port, settings.host) == (9001, "0.0.0.0")
+
+
+@pytest.mark.parametrize("flag", ["--context", "--ctx"])
+def test_context_has_two_names(flag: str) -> None:
+    assert _Probe().given(flag, "4096").context == 4096
+
+
+def test_lists_are_comma_separated() -> None:
+    settings = _Probe().given("--cors-origins", "https://a.example,https://b.example")
+    assert settings.cors_origins == ("https://a.example", "https://b.example")
+
+
+def test_every_setting_has_a_flag_and_a_variable() -> None:
+    text = subprocess.run(
+        [sys.executable, "-c", "from service.cli.main import app; app()", "serve", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=os.environ | {"COLUMNS": "250", "TERMINAL_WIDTH": "250"},
+    ).stdout
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+        assert f"ASKAHEAD_{name.upper()}" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--port", "x"), "askahead: --port: input should be a valid integer"),
+        (("--port", "70000"), "askahead: --port: input should be less than or equal to 65535"),
+        (("--ctx", "5"), "askahead: --context: must be 0 (the model's trained length) or at least 256 tokens"),
+        (("--context", "-5"), "askahead: --context: input should be greater than or equal to 0"),
+        (("--dtype", "int4"), "askahead: --dtype: input should be 'auto', 'float32', 'bfloat16' or 'float16'"),
+        (("--api-key", "a b"), "askahead: --api-key: must be printable ASCII"),
+        (("--redis-url", "http://x"), "askahead: --redis-url: must start with redis://"),
+    ],
+)
+def test_bad_flags_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:
+    code, output = _Probe()(*arguments)
+    assert code == 2
+    assert output.startswith(message)
+    assert output.count("\n") == 1
+
+
+def test_bad_variables_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASKAHEAD_MAX_SESSIONS", "many")
+    code, output = _Probe()()
+    assert code == 2
+    assert output.startswith("askahead: ASKAHEAD_MAX_SESSIONS: input should be a valid integer")
+
+
+def test_unknown_flags_are_refused() -> None:
+    assert _Probe()("--no-such-flag")[0] == 2
+
+
+def test_a_server_that_cannot_run_says_why() -> None:
+    code, output = _Probe(ModelError("there is no such model"))()
+    assert (code, output) == (1, "askahead: there is no such model\n")
+
+
+def test_help_lists_the_commands() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "serve" in result.stdout
+
+
+def test_bad_flags_fail_before_anything_is_loaded() -> None:
+    script = (
+        "import sys\nfrom service.cli.main import app\n"
+        "try: app(['serve', '--port', 'x'])\n"
+        "except SystemExit as exit: assert exit.code == 2\n"
+        "assert not {'vllm', 'service.app'} & set(sys.modules), 'loaded'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
