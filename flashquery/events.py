@@ -21,7 +21,7 @@ from streams.errors import Unavailable
 log = logging.getLogger(__name__)
 
 Kind = Literal["connected", "data_updated", "flash_ready", "deleted", "push_ack", "pong", "error"]
-Ended = Literal["deleted", "lagging", "resync", "shutdown"]
+Ended = Literal["closed", "deleted", "lagging", "resync", "shutdown"]
 
 _START_SECONDS = 10.0
 _RETRY_SECONDS = 0.5
@@ -85,7 +85,8 @@ class Subscription:
         if not self._events and self._ended is None:
             self._ready.clear()
             try:
-                await asyncio.wait_for(self._ready.wait(), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._ready.wait()
             except TimeoutError:
                 return None
         if self._events:

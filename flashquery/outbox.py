@@ -64,7 +64,8 @@ class Outbox:
     async def flush(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until everything is sent; whether it was."""
         try:
-            await asyncio.wait_for(self._empty.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
         except TimeoutError:
             return False
         return True

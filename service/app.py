@@ -90,7 +90,8 @@ async def _parts(
             redis = Redis.from_url(url)
             stack.push_async_callback(redis.aclose)
         app[REDIS] = redis
-        app[SUPERVISOR] = supervisor = Supervisor(_loader(app, engine))
+        abort = VllmEngine.abort_load if engine is None else None
+        app[SUPERVISOR] = supervisor = Supervisor(_loader(app, engine), abort=abort)
         stack.push_async_callback(supervisor.close)
         supervisor.start()
         app[CORE] = await stack.enter_async_context(Core(settings, supervisor, redis, app[METRICS], failed))

@@ -135,6 +135,7 @@ class Pacer:
         if self._quiet.is_set():
             return
         try:
-            await asyncio.wait_for(self._quiet.wait(), _QUIET_SECONDS)
+            async with asyncio.timeout(_QUIET_SECONDS):
+                await self._quiet.wait()
         except TimeoutError:
             return

@@ -157,7 +157,8 @@ class Session:
     async def free(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds for foreground requests to end; whether they did."""
         try:
-            await asyncio.wait_for(self._free.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._free.wait()
         except TimeoutError:
             return False
         return not self.running

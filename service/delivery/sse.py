@@ -31,6 +31,22 @@ def event_frame(event: Event) -> bytes:
     return b"event: " + event.kind.encode() + b"\n" + data_frame(event.data)
 
 
+async def write(request: web.Request, response: web.StreamResponse, frames: bytes) -> None:
+    """Write to a client that has to read on: nothing may be held for one that does not.
+
+    Raises:
+        ConnectionError: it has left, or did not read for as long as a websocket may be silent and is cut off.
+    """
+    try:
+        async with asyncio.timeout(request.app[SETTINGS].ws_read_timeout_seconds):
+            await response.write(frames)
+    except TimeoutError:
+        # An orderly end would wait for the client as well.
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionAbortedError("the client does not read") from None
+
+
 async def stream_events(request: web.Request, session: Session) -> web.StreamResponse:
     """Send a session's events until it is deleted, the client leaves or falls behind, or the server stops."""
     settings, flash = request.app[SETTINGS], request.app[CORE].flash
@@ -42,10 +58,8 @@ async def stream_events(request: web.Request, session: Session) -> web.StreamRes
         frame = b"".join(event_frame(event) for event in opening)
         try:
             while True:
-                # A client that does not read must not keep its subscription for ever.
-                async with asyncio.timeout(settings.ws_read_timeout_seconds):
-                    await response.write(frame)
+                await write(request, response, frame)
                 event = await feed.next(settings.heartbeat_seconds)
                 frame = b": heartbeat\n\n" if event is None else event_frame(event)
-        except (SubscriptionEnded, TimeoutError):
+        except SubscriptionEnded:
             return response

@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 
 _MSGPACK = "msgpack"
 _PING = b"hb"
+_MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
+# How long a client has to answer a close frame.
+_CLOSE_SECONDS = 1.0
+# The session's end, the client's, and a client that does not read.
+_ENDINGS = (SubscriptionEnded, ConnectionError, TimeoutError)
 
 
 class Socket:
@@ -50,7 +55,7 @@ class Socket:
             # The limit is the largest frame that passes; the library refuses frames that reach its own.
             max_msg_size=settings.ws_frame_bytes + 1,
             receive_timeout=self._patience,
-            timeout=1.0,
+            timeout=_CLOSE_SECONDS,
             autoclose=False,
         )
 
@@ -58,8 +63,8 @@ class Socket:
         """Serve the client until it or the session leaves."""
         opening = await self._feed.opening()
         await self._ws.prepare(self._request)
-        writer = asyncio.create_task(self._write(opening), name=f"socket-{self._session.id}")
-        reader = asyncio.create_task(self._read(), name=f"socket-reader-{self._session.id}")
+        writer = asyncio.create_task(self._write(opening), name=f"socket-writer-{self._session.id}")
+        reader = asyncio.create_task(self._read(writer), name=f"socket-reader-{self._session.id}")
         try:
             await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -67,37 +72,41 @@ class Socket:
                 task.cancel()
             results = await asyncio.gather(writer, reader, return_exceptions=True)
             for result in results:
-                if isinstance(result, Exception) and not isinstance(result, ConnectionError):
+                if isinstance(result, Exception) and not isinstance(result, _ENDINGS):
                     log.error("socket of session %s failed", self._session.id, exc_info=result)
             await self._close()
         return self._ws
 
     async def _close(self) -> None:
-        """An empty close frame, no status; the connection is not reused."""
+        """Exchange close frames, ours empty, no status; the connection is not reused."""
         transport = self._request.transport
-        if transport is not None and not transport.is_closing():
-            try:
-                async with asyncio.timeout(1.0):
-                    await self._ws.send_frame(b"", WSMsgType.CLOSE)
-            except (ConnectionError, TimeoutError):
-                log.debug("socket of session %s was gone before it was closed", self._session.id)
+        if transport is None or transport.is_closing():
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._ws.send_frame(b"", WSMsgType.CLOSE)
+                # Closed while data of the client's is on its way, the connection would be reset, and the frame lost.
+                while (await self._ws.receive()).type in _MESSAGES:
+                    continue
+        except (ConnectionError, TimeoutError):
+            transport.abort()
+        else:
             transport.close()
 
     # Out
 
     async def _write(self, opening: list[Event]) -> None:
+        """Send what comes, and heartbeats; ends by one of ``_ENDINGS``."""
         for first in opening:
             await self._send(first)
         ping_at = time.monotonic() + self._heartbeat
         while True:
-            try:
-                event = await self._feed.next(max(0.0, ping_at - time.monotonic()))
-            except SubscriptionEnded:
-                return
+            event = await self._feed.next(max(0.0, ping_at - time.monotonic()))
             if event is not None:
                 await self._send(event)
             if time.monotonic() >= ping_at:
-                await self._ws.ping(_PING)
+                async with asyncio.timeout(self._patience):
+                    await self._ws.ping(_PING)
                 ping_at = time.monotonic() + self._heartbeat
 
     async def _send(self, event: Event) -> None:
@@ -110,7 +119,7 @@ class Socket:
 
     # In
 
-    async def _read(self) -> None:
+    async def _read(self, writer: asyncio.Task[None]) -> None:
         binary = self._ws.ws_protocol == _MSGPACK
         expected = WSMsgType.BINARY if binary else WSMsgType.TEXT
         while True:
@@ -118,7 +127,7 @@ class Socket:
                 frame = await self._ws.receive()
             except TimeoutError:
                 return
-            if frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+            if frame.type not in _MESSAGES:
                 return
             try:
                 if frame.type is not expected:
@@ -130,6 +139,9 @@ class Socket:
                 body = frame.data if binary else frame.data.encode()
                 message = parse(body, "application/msgpack" if binary else "application/json", SocketMessage)
                 if message.type == "close":
+                    # What is queued is still sent.
+                    self._queue.end("closed")
+                    await asyncio.wait((writer,), timeout=self._patience)
                     return
                 await self._answer(message)
             except AskaheadError as error:

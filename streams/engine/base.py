@@ -131,9 +131,7 @@ class Engine(Protocol):
     def hold(self) -> Held:
         """A new, empty hold."""
 
-    def generate(
-        self, tokens: Sequence[int], sampling: Sampling, priority: Priority
-    ) -> AsyncGenerator[Piece, None]:
+    def generate(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
         """Generate from a prompt. Closing the generator cancels the request.
 
         Raises:

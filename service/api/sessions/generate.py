@@ -13,7 +13,7 @@ from aiohttp import web
 from service.api.sessions.protocol import GenerateBody, Generation, PromptTokensDetails, Usage
 from service.bodies import read_model, respond
 from service.core import CORE
-from service.delivery.sse import HEADERS, data_frame
+from service.delivery.sse import HEADERS, data_frame, write
 from service.errors import error_body, request_id
 from service.keys import METRICS, SETTINGS
 from service.metrics import Metrics
@@ -165,28 +165,28 @@ async def _stream(request: web.Request, run: _Run, pieces: AsyncGenerator[Piece,
     await response.prepare(request)
     try:
         if first is not None:
-            await _write_piece(response, run, first)
+            await _write_piece(request, response, run, first)
         async for piece in pieces:
-            await _write_piece(response, run, piece)
-        await response.write(data_frame(_done(run.result())) + _DONE)
+            await _write_piece(request, response, run, piece)
+        await write(request, response, data_frame(_done(run.result())) + _DONE)
     except AskaheadError as error:
         run.failed(error)
         run.ended = True
         _, body, _ = error_body(error, request.path, request_id(request))
-        await response.write(data_frame(body) + _DONE)
+        await write(request, response, data_frame(body) + _DONE)
     return response
 
 
-async def _write_piece(response: web.StreamResponse, run: _Run, piece: Piece) -> None:
+async def _write_piece(request: web.Request, response: web.StreamResponse, run: _Run, piece: Piece) -> None:
     run.count(piece)
     if piece.text:
-        await response.write(data_frame({"text": piece.text}))
+        await write(request, response, data_frame({"text": piece.text}))
 
 
 async def _send_hit(request: web.Request, hit: Generation) -> web.StreamResponse:
     response = web.StreamResponse(headers=HEADERS)
     await response.prepare(request)
-    await response.write(data_frame({"text": hit.text}) + data_frame(_done(hit)) + _DONE)
+    await write(request, response, data_frame({"text": hit.text}) + data_frame(_done(hit)) + _DONE)
     return response
 
 

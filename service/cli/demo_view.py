@@ -1,0 +1,222 @@
+"""What ``askahead demo`` knows of its session, and how that looks. Pure, no I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+_BAR_WIDTH = 16
+_TEXT_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A Flash Query of the demo; the fields are those of the API."""
+
+    query: str
+    max_tokens: int = 16
+    choices: tuple[str, ...] = ()
+
+    def body(self) -> dict[str, object]:
+        """As JSON for the API."""
+        body: dict[str, object] = {"query": self.query, "max_tokens": self.max_tokens}
+        return body | {"choices": list(self.choices)} if self.choices else body
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The latest answer to a question.
+
+    Attributes:
+        value: its text, safe to print: one line without control characters.
+        confidence: logit gap, in nats.
+        version: data version it was computed over.
+        arrived: clock reading when it came, in seconds.
+        shares: each choice's share of what the model believes of all choices, 0 to 1; empty without choices.
+    """
+
+    value: str
+    confidence: float
+    version: int
+    arrived: float
+    shares: Mapping[str, float]
+
+
+@dataclass(slots=True)
+class Board:
+    """Everything the demo shows. All clock readings are of one monotonic clock, in seconds.
+
+    Attributes:
+        url: where the server listens.
+        log_path: the server's log.
+        questions: what is asked, in order.
+        status: one sentence about what is going on.
+        ready: the server answers; before that only the status is known.
+        session_id: the session that is shown.
+        line: the newest line pushed.
+        pushed: lines pushed into the session.
+        version: the session's data version.
+        tokens: the session's length.
+        latency: seconds from the last measured push to an answer over it.
+        answers: the latest answer to each question.
+    """
+
+    url: str
+    log_path: str
+    questions: Sequence[Question]
+    status: str = "starting the server"
+    ready: bool = False
+    session_id: str = ""
+    line: str = ""
+    pushed: int = 0
+    version: int = 0
+    tokens: int = 0
+    latency: float | None = None
+    answers: dict[str, Shown] = field(default_factory=dict)
+    _sent: dict[int, float] = field(default_factory=dict)
+
+    def begin(self, session_id: str, status: str) -> None:
+        """A new session starts; its answers replace the old ones as they come."""
+        self.session_id, self.status, self.ready = session_id, status, True
+        self.pushed = self.version = self.tokens = 0
+        self._sent.clear()
+
+    def acknowledged(self, ack: Mapping[str, Any], line: str, sent: float) -> None:
+        """A push was accepted.
+
+        Args:
+            ack: the server's acknowledgement.
+            line: the last line pushed.
+            sent: clock reading before the push.
+        """
+        self.line, self.pushed = line, ack["total_pushed"]
+        # What waits is read as one batch. Older entries that are not resident yet are being read, as the batch before.
+        version = ack["data_version"] + (1 if ack["pending"] == ack["pushed"] else 2)
+        self._sent.setdefault(version, sent)
+
+    def updated(self, event: Mapping[str, Any]) -> None:
+        """A ``data_updated`` event."""
+        self.version, self.tokens = event["data_version"], event["tokens"]
+
+    def answered(self, event: Mapping[str, Any], now: float) -> bool:
+        """A ``flash_ready`` event. Returns whether the answer differs from the one before."""
+        version, question = event["data_version"], event["query"]
+        # The event of a version may come before the one that says that it is there.
+        self.version = max(self.version, version)
+        if (sent := self._sent.get(version)) is not None:
+            self.latency = now - sent
+        for old in [other for other in self._sent if other < version]:
+            del self._sent[old]
+        before = self.answers.get(question)
+        shown = Shown(printable(event["value"]), event["confidence"], version, now, _shares(event.get("probabilities")))
+        self.answers[question] = shown
+        return before is None or before.value != shown.value
+
+
+def _shares(probabilities: Mapping[str, float] | None) -> dict[str, float]:
+    total = math.fsum((probabilities or {}).values())
+    return {choice: value / total for choice, value in (probabilities or {}).items()} if total else {}
+
+
+def printable(text: str) -> str:
+    """One bounded line without control characters: what a model or a log says must not drive a terminal."""
+    line = "".join(character if character.isprintable() else " " for character in text).strip()
+    return line if len(line) <= _TEXT_LIMIT else line[: _TEXT_LIMIT - 1] + "…"
+
+
+def change_line(event: Mapping[str, Any], clock: str) -> str:
+    """A changed answer as one line of plain text.
+
+    Args:
+        event: the ``flash_ready`` event.
+        clock: the time of day.
+    """
+    value = printable(event["value"])
+    return f"{clock}  v{event['data_version']:<4} {event['query']}  {value}  (confidence {event['confidence']:.2f})"
+
+
+def try_it(board: Board, *, key: bool) -> str:
+    """A command that asks the demo's session; ``key``: the server wants ``ASKAHEAD_API_KEY``."""
+    header = ' -H "x-api-key: $ASKAHEAD_API_KEY"' if key else ""
+    body = '{"prompt": "What is the latest temperature?", "max_tokens": 16}'
+    return f"curl{header} --json '{body}' {board.url}/v1/sessions/{board.session_id}/generate"
+
+
+def screen(board: Board, now: float, *, hint: str = "", spinner: Spinner | None = None) -> RenderableType:
+    """The whole display.
+
+    Args:
+        board: what is known.
+        now: clock reading, for ages.
+        hint: a command to try.
+        spinner: shown while the server starts; one object throughout, as it keeps its own time.
+    """
+    log = Text(f"server log: {board.log_path}", style="dim")
+    if not board.ready:
+        waiting = spinner or Spinner("dots")
+        waiting.update(text=Text(printable(board.status)))
+        return Group(waiting, log)
+    return Group(
+        Text.assemble(("Askahead demo  ", "bold"), printable(board.status)),
+        Text(f"{board.url}  session {board.session_id}", style="dim"),
+        _stream(board),
+        _answers(board, now),
+        Text.assemble(("try it: ", "bold"), hint, overflow="fold"),
+        log,
+    )
+
+
+def _stream(board: Board) -> RenderableType:
+    latency = "–" if board.latency is None else f"{board.latency * 1000:.0f} ms"
+    grid = Table.grid(padding=(0, 3))
+    grid.add_row(
+        Text.assemble(("data  ", "dim"), (printable(board.line), "bold cyan")),
+        Text.assemble(("pushed ", "dim"), str(board.pushed)),
+        Text.assemble(("tokens ", "dim"), str(board.tokens)),
+        Text.assemble(("version ", "dim"), str(board.version)),
+        Text.assemble(("push to answer ", "dim"), (latency, "bold")),
+    )
+    return grid
+
+
+def _answers(board: Board, now: float) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False)
+    table.add_column("question", ratio=2)
+    table.add_column("answer", ratio=3)
+    for title in ("confidence", "version", "age", "fresh"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for question in board.questions:
+        shown = board.answers.get(question.query)
+        if shown is None:
+            table.add_row(escape(question.query), Text("…", style="dim"), "", "", "", "")
+            continue
+        table.add_row(
+            escape(question.query),
+            _answer(shown),
+            f"{shown.confidence:.2f}",
+            str(shown.version),
+            f"{max(0.0, now - shown.arrived):.1f} s",
+            Text("●", style="green") if shown.version == board.version else Text("○", style="yellow"),
+        )
+    return table
+
+
+def _answer(shown: Shown) -> RenderableType:
+    if not shown.shares:
+        return Text(shown.value, style="bold")
+    bars = Table.grid(padding=(0, 1))
+    for choice, share in shown.shares.items():
+        style = "bold green" if choice == shown.value else "dim"
+        filled = round(share * _BAR_WIDTH)
+        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
+        bars.add_row(Text(printable(choice), style=style), Text(bar, style=style), Text(f"{share:4.0%}", style=style))
+    return bars

@@ -1,0 +1,138 @@
+"""Tokenizing with Hugging Face tokenizers, so that untrusted text can never become a control token."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding
+from tokenizers import Tokenizer as Backend
+
+from streams.errors import InvalidInput, ModelError
+
+
+class HfTokenizer:
+    """A :class:`~streams.engine.base.Tokenizer` read from a model directory. Safe to use from several threads.
+
+    Attributes:
+        control_ids: every token that means something to the model beside its text: special tokens, added tokens
+            whether or not they are flagged special, and the tokens that end a generation.
+    """
+
+    def __init__(self, template: Any, generation_eos: Sequence[int] = ()) -> None:
+        """Wrap a fast tokenizer of transformers.
+
+        Raises:
+            ModelError: it is not a fast one, or names no token that ends an answer.
+        """
+        backend = getattr(template, "backend_tokenizer", None)
+        if not isinstance(backend, Backend):
+            raise ModelError("The model has no tokenizer.json; convert its tokenizer to a fast one first.")
+        if template.eos_token_id is None:
+            raise ModelError("The model's tokenizer names no eos_token; set it in tokenizer_config.json.")
+        self._template = template
+        self._markup = backend
+        self._plain = _without_added_tokens(backend)
+        self._eos_id: int = template.eos_token_id
+        self._reserved = frozenset(inspect.signature(template.apply_chat_template).parameters) - {"kwargs"}
+        self.control_ids = frozenset(
+            {*template.all_special_ids, *template.added_tokens_decoder, *generation_eos, self._eos_id}
+        )
+
+    @classmethod
+    def load(cls, model: Path) -> HfTokenizer:
+        """Read the tokenizer of a model directory.
+
+        Raises:
+            ModelError: there is none, or it cannot be used.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            template = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
+        except (OSError, ValueError, KeyError) as exc:
+            raise ModelError(f"The tokenizer in {model} cannot be read: {exc}") from exc
+        return cls(template, _generation_eos(model / "generation_config.json"))
+
+    @property
+    def eos_id(self) -> int:
+        return self._eos_id
+
+    def encode(self, text: str) -> list[int]:
+        """See :meth:`streams.engine.base.Tokenizer.encode`.
+
+        Raises:
+            InvalidInput: the text is not valid Unicode.
+        """
+        encoding = _encode(self._plain, text)
+        if self.control_ids.isdisjoint(encoding.ids):
+            ids: list[int] = encoding.ids
+            return ids
+        return self._encode_in_parts(text)
+
+    def _encode_in_parts(self, text: str) -> list[int]:
+        """Cut the surface of every control token in two until none is left.
+
+        Some vocabularies have ``<s>`` or ``[UNK]`` among their ordinary pieces. A single character that is still
+        one is dropped: the vocabulary has no other way to write it.
+        """
+        ids: list[int] = []
+        parts = [text]
+        while parts:
+            part = parts.pop()
+            encoding = _encode(self._plain, part)
+            spans = [
+                span
+                for id_, span in zip(encoding.ids, encoding.offsets, strict=True)
+                if id_ in self.control_ids and span[1] - span[0] > 1
+            ]
+            if not spans:
+                ids.extend(id_ for id_ in encoding.ids if id_ not in self.control_ids)
+                continue
+            cuts = [0, *((start + end) // 2 for start, end in spans), len(part)]
+            parts.extend(part[a:b] for a, b in zip(reversed(cuts[:-1]), reversed(cuts[1:]), strict=True))
+        return ids
+
+    def encode_markup(self, text: str) -> list[int]:
+        ids: list[int] = _encode(self._markup, text).ids
+        return ids
+
+    def render(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object]) -> str:
+        """See :meth:`streams.engine.base.Tokenizer.render`. A model without a template gets the contents in lines."""
+        if taken := sorted(self._reserved & options.keys()):
+            raise InvalidInput(f"{taken[0]} is not an option of the chat template; leave it out.", param=taken[0])
+        if self._template.chat_template is None:
+            return "".join(f"{message['content']}\n" for message in messages)
+        try:
+            rendered: str = self._template.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True, **options
+            )
+        except Exception as exc:  # a template is the model author's program: it may raise anything
+            raise InvalidInput(f"The model's chat template refuses these messages: {exc}", param="messages") from exc
+        return rendered
+
+
+def _encode(backend: Backend, text: str) -> Encoding:
+    try:
+        return backend.encode(text, add_special_tokens=False)
+    except (TypeError, UnicodeEncodeError) as exc:
+        raise InvalidInput("The text is not valid Unicode: it has half of a surrogate pair.") from exc
+
+
+def _without_added_tokens(backend: Backend) -> Backend:
+    state = json.loads(backend.to_str())
+    # The post-processor only ever adds control tokens, and refuses to load without them.
+    state |= {"added_tokens": [], "post_processor": None}
+    plain = Backend.from_str(json.dumps(state))
+    plain.encode_special_tokens = True
+    return plain
+
+
+def _generation_eos(path: Path) -> list[int]:
+    if not path.exists():
+        return []
+    eos = json.loads(path.read_text()).get("eos_token_id")
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]

@@ -1,0 +1,288 @@
+"""The engine over vLLM: a stream is one resumable request that only ever reads.
+
+vLLM keeps the KV blocks of a request with streaming input allocated between its chunks. A chunk that generates one
+token is pure ingest, for the token is dropped when the next chunk arrives. Questions are ordinary requests that find
+those blocks through prefix caching.
+
+vLLM, torch and transformers are imported when an engine is loaded and not before, so that the command line is quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from streams.engine.base import FinishReason, ModelFacts, Piece, Priority, Sampling
+from streams.engine.tokenizer import HfTokenizer
+from streams.engine.vllm_start import EngineOptions, start
+from streams.errors import (
+    AskaheadError,
+    Conflict,
+    ContextLengthExceeded,
+    EngineUnavailable,
+    InvalidInput,
+    ModelError,
+)
+
+__all__ = ["EngineOptions", "VllmEngine", "VllmHeld"]
+
+_RESTART_SECONDS = 30.0
+_RELEASE_TIMEOUT = 30.0
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "stop"}
+
+
+class VllmEngine:
+    """An :class:`~streams.engine.base.Engine`. The model runs in a process of its own.
+
+    A request that names ``logprob_token_ids`` is told the log-probabilities of these and of the sampled token, in
+    place of ``top_logprobs``.
+    """
+
+    def __init__(self, llm: Any, tokenizer: HfTokenizer, name: str) -> None:
+        cache = llm.vllm_config.cache_config
+        self._llm = llm
+        self._tokenizer = tokenizer
+        self._facts = ModelFacts(
+            name=name,
+            context=llm.model_config.max_model_len,
+            block_size=cache.block_size,
+            # One block is vLLM's null block, which holds no tokens.
+            kv_capacity=(cache.num_gpu_blocks - 1) * cache.block_size,
+        )
+        self._closed = False
+        self._serial = itertools.count(1)
+
+    @classmethod
+    def load(cls, options: EngineOptions) -> VllmEngine:
+        """Load the model. Blocks for 20 to 40 s on a CPU: call it in a thread, with or without a running loop.
+
+        Raises:
+            ModelError: the model cannot be loaded this way.
+        """
+        tokenizer = HfTokenizer.load(options.model)
+        try:
+            return cls(start(options), tokenizer, options.name)
+        except AskaheadError:
+            raise
+        except Exception as exc:
+            raise ModelError(f"The model in {options.model} cannot be loaded: {_sentence(exc)}") from exc
+
+    @staticmethod
+    def abort_load() -> None:
+        """Kill the process of an engine that is being loaded; :meth:`load` then fails within a second or so.
+
+        Harmless before that process exists; not for use once an engine is loaded.
+        """
+        for process in multiprocessing.active_children():
+            if process.name.startswith("EngineCore"):
+                process.kill()
+
+    @property
+    def facts(self) -> ModelFacts:
+        return self._facts
+
+    @property
+    def tokenizer(self) -> HfTokenizer:
+        return self._tokenizer
+
+    @property
+    def dead(self) -> bool:
+        return self._closed or self._llm.errored
+
+    def hold(self) -> VllmHeld:
+        return VllmHeld(self)
+
+    async def generate(
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority
+    ) -> AsyncGenerator[Piece, None]:
+        """See :meth:`streams.engine.base.Engine.generate`.
+
+        Raises:
+            InvalidInput: the prompt is empty, or vLLM refuses the sampling parameters.
+            ContextLengthExceeded: the prompt leaves no room for an answer.
+        """
+        if not tokens:
+            raise InvalidInput("The prompt is empty; send at least one token.", param="prompt")
+        if len(tokens) >= self._facts.context:
+            raise ContextLengthExceeded(
+                f"The prompt has {len(tokens)} tokens, and the model's context of {self._facts.context} must hold it "
+                "and at least one token of the answer. Shorten the prompt."
+            )
+        with self._translated():
+            requests = self._request(list(tokens), _sampling_params(sampling), f"ask-{next(self._serial)}", priority)
+            async with aclosing(requests) as outputs:
+                async for output in outputs:
+                    yield _piece(output)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(self._llm.shutdown)
+        if self._llm.output_handler is not None:
+            await asyncio.wait([self._llm.output_handler], timeout=_RELEASE_TIMEOUT)
+        # vLLM leaves its sockets' context, two threads and all, to the garbage collector.
+        self._llm.engine_core.resources.ctx.destroy(linger=0)
+        # Its finalizer would shut down once more, and fail where the interpreter has begun to take modules apart.
+        self._llm.shutdown = lambda: None
+
+    def _request(
+        self, prompt: list[int] | AsyncGenerator[Any, None], params: Any, request_id: str, priority: Priority
+    ) -> AsyncGenerator[Any, None]:
+        from vllm.inputs import tokens_input
+
+        if self.dead:
+            raise self._unavailable()
+        source = tokens_input(prompt) if isinstance(prompt, list) else prompt
+        outputs: AsyncGenerator[Any, None] = self._llm.generate(source, params, request_id, priority=int(priority))
+        return outputs
+
+    def _unavailable(self) -> EngineUnavailable:
+        if self._closed:
+            return EngineUnavailable("The engine is shut down.")
+        return EngineUnavailable("The engine has died; retry once it is back.", retry_after=_RESTART_SECONDS)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn vLLM's exceptions into those of this project."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        try:
+            yield
+        except VLLMClientError as exc:
+            raise InvalidInput(str(exc.args[0]), param=getattr(exc, "parameter", None)) from exc
+        except EngineDeadError as exc:
+            raise self._unavailable() from exc
+        except EngineGenerateError as exc:
+            if self.dead:
+                raise self._unavailable() from exc
+            raise EngineUnavailable("The engine failed on this request; retry it.", retry_after=1.0) from exc
+
+
+class VllmHeld:
+    """A :class:`~streams.engine.base.Held` sequence: one resumable request.
+
+    Calls wait for each other. When :meth:`extend` fails or is cancelled, the blocks are given back and the hold can
+    only be released.
+    """
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self._engine = engine
+        self._tokens = 0
+        self._chunks: asyncio.Queue[list[int]] = asyncio.Queue(maxsize=1)
+        self._outputs: AsyncGenerator[Any, None] | None = None
+        self._over = False
+        self._lock = asyncio.Lock()
+
+    @property
+    def tokens(self) -> int:
+        return self._tokens
+
+    async def extend(self, tokens: Sequence[int]) -> None:
+        """See :meth:`streams.engine.base.Held.extend`.
+
+        Raises:
+            ContextLengthExceeded: with these tokens no room for an answer would be left; nothing was done.
+            Conflict: the hold was released, or lost when an earlier call failed or was cancelled.
+        """
+        async with self._lock:
+            if not tokens:
+                return
+            if self._over:
+                raise Conflict("These tokens are no longer held; hold the stream again.")
+            context, total = self._engine.facts.context, self._tokens + len(tokens)
+            if total >= context:
+                raise ContextLengthExceeded(
+                    f"The stream would have {total} tokens, and the model's context of {context} must hold it and at "
+                    "least one token of an answer. Push less, or set a window."
+                )
+            try:
+                with self._engine._translated():
+                    if self._outputs is None:
+                        self._outputs = self._engine._request(
+                            self._feed(), _reading(), f"hold-{next(self._engine._serial)}", Priority.INGEST
+                        )
+                    self._chunks.put_nowait(list(tokens))
+                    await anext(self._outputs)
+            except BaseException as exc:
+                # An exception, cancellation too, ends vLLM's generator, which aborts the request.
+                self._over = True
+                if isinstance(exc, StopAsyncIteration):
+                    raise self._engine._unavailable() from exc
+                raise
+            self._tokens = total
+
+    async def release(self) -> None:
+        """See :meth:`streams.engine.base.Held.release`.
+
+        Raises:
+            EngineUnavailable: the engine did not react within 30 s.
+        """
+        try:
+            async with asyncio.timeout(_RELEASE_TIMEOUT), self._lock:
+                self._over = True
+                if self._outputs is not None:
+                    await self._outputs.aclose()
+        except TimeoutError as exc:
+            raise EngineUnavailable("The engine did not release a stream in time.") from exc
+        finally:
+            self._tokens = 0
+
+    async def _feed(self) -> AsyncGenerator[Any, None]:
+        from vllm.engine.protocol import StreamingInput
+        from vllm.inputs import tokens_input
+
+        while True:
+            yield StreamingInput(prompt=tokens_input(await self._chunks.get()))
+
+
+def _reading() -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        max_tokens=1, temperature=0.0, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.DELTA
+    )
+
+
+def _sampling_params(sampling: Sampling) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    named = list(sampling.logprob_token_ids)
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+        ignore_eos=sampling.ignore_eos,
+        stop=list(sampling.stop),
+        logprobs=None if named else sampling.top_logprobs or None,
+        logprob_token_ids=named or None,
+        output_kind=RequestOutputKind.DELTA,
+    )
+
+
+def _piece(output: Any) -> Piece:
+    (completion,) = output.outputs
+    reason = completion.finish_reason
+    if reason is not None and reason not in _FINISH:
+        raise EngineUnavailable("The engine stopped before the answer was complete; retry it.", retry_after=1.0)
+    return Piece(
+        text=completion.text,
+        token_ids=tuple(completion.token_ids),
+        logprobs=tuple({i: p.logprob for i, p in at.items()} for at in completion.logprobs or ()),
+        cached_tokens=output.num_cached_tokens or 0,
+        finish_reason=_FINISH[reason] if reason is not None else None,
+    )
+
+
+def _sentence(exc: BaseException) -> str:
+    """The first line of an exception's message, or its class where it has none."""
+    text = str(exc).strip()
+    return text.splitlines()[0] if text else type(exc).__name__

@@ -1,0 +1,164 @@
+"""Starting vLLM: what is asked of it on a CPU and on a GPU, and the environment its process is born into."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any, Literal
+
+from streams.errors import ModelError
+
+_GIB = 1 << 30
+_CPU_BLOCK_SIZE = 32
+_CPU_BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How to load a model.
+
+    Attributes:
+        model: directory with the weights, ``config.json`` and the tokenizer.
+        name: the name clients see.
+        context: longest sequence in tokens; None for the length the model was trained for.
+        dtype: "auto" is the model's own on a GPU; on a CPU bfloat16 where it has instructions for it, else float32,
+            which is four times faster there than emulated bfloat16.
+        kv_cache_bytes: size of the KV cache. None takes a quarter of the available memory and at most 4 GiB on a
+            CPU, and vLLM's share of the memory on a GPU.
+        threads: CPU threads of the engine; None for ``OMP_NUM_THREADS``, or else all cores the process may use.
+        block_size: tokens per KV block; None for 32 on a CPU and vLLM's default on a GPU. A question recomputes up to
+            a block, so smaller is faster; a CPU wants a multiple of 32.
+        max_num_seqs: streams held plus requests running at once.
+        max_num_batched_tokens: tokens computed in one step at most; None for 2048 on a CPU and vLLM's default on a
+            GPU.
+    """
+
+    model: Path
+    name: str
+    context: int | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    kv_cache_bytes: int | None = None
+    threads: int | None = None
+    block_size: int | None = None
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int | None = None
+
+
+def start(options: EngineOptions) -> Any:
+    """A running ``AsyncLLM``. Blocks.
+
+    Raises:
+        ModelError: the KV cache cannot hold one context.
+        Exception: whatever vLLM raises when it cannot load the model.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read on import
+    from vllm import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    arguments: dict[str, Any] = {
+        "model": str(options.model),
+        "served_model_name": options.name,
+        "dtype": options.dtype,
+        "max_model_len": options.context,
+        "kv_cache_memory_bytes": options.kv_cache_bytes,
+        "block_size": options.block_size,
+        "max_num_seqs": options.max_num_seqs,
+        "max_num_batched_tokens": options.max_num_batched_tokens,
+        "enable_prefix_caching": True,
+        "scheduling_policy": "priority",
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    # Telemetry is the operator's choice to make.
+    environment = {"VLLM_NO_USAGE_STATS": "1"}
+    if current_platform.is_cpu():
+        arguments |= {
+            "dtype": _cpu_dtype() if options.dtype == "auto" else options.dtype,
+            "kv_cache_memory_bytes": options.kv_cache_bytes or min(4 * _GIB, _available_memory() // 4),
+            "block_size": options.block_size or _CPU_BLOCK_SIZE,
+            "max_num_batched_tokens": options.max_num_batched_tokens or _CPU_BATCH_TOKENS,
+            "enforce_eager": True,
+            "worker_cls": "streams.engine.cpu_worker.Worker",
+        }
+        environment |= {
+            # Runs the model in the engine's process itself: a worker apart busy-waits a second after every step.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": str(options.threads or _cores()),
+            # One helper of vLLM's sampler is compiled even in eager mode, on the first request, in twelve seconds.
+            "TORCH_COMPILE_DISABLE": "1",
+            "TORCH_CPP_LOG_LEVEL": "ERROR",
+            "PYTHONWARNINGS": "ignore",
+        }
+        if options.threads is not None:
+            os.environ.pop("OMP_NUM_THREADS", None)
+    with _environment(environment), _interrupts_blocked():
+        config = AsyncEngineArgs(**arguments).create_engine_config()
+        _refuse_small_pool(config)
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+def _refuse_small_pool(config: Any) -> None:
+    """Say before the load, with numbers, what vLLM would only find out after it."""
+    model, cache, parallel = config.model_config, config.cache_config, config.parallel_config
+    if cache.kv_cache_memory_bytes is None or model.use_mla or model.is_hybrid or model.get_sliding_window():
+        return  # no simple product tells what these need; vLLM knows
+    per_token = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
+    per_block = per_token * model.dtype.itemsize * cache.block_size
+    fits = (cache.kv_cache_memory_bytes // per_block - 1) * cache.block_size
+    if fits < model.max_model_len:
+        needed = (-(-model.max_model_len // cache.block_size) + 1) * per_block
+        raise ModelError(
+            f"A context of {model.max_model_len} tokens needs {needed / _GIB:.2f} GiB of KV cache, and "
+            f"{cache.kv_cache_memory_bytes / _GIB:.2f} GiB are set aside, which hold {max(fits, 0)} tokens. "
+            "Lower the context, or set a larger KV cache.",
+            param="context",
+        )
+
+
+@contextmanager
+def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
+    """Set variables, where the user did not, while the engine's process starts; undo vLLM's own changes as well."""
+    before = dict(os.environ)
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C, which a terminal sends to all: the server must be able to drain first."""
+    resource_tracker.ensure_running()  # starting it later would unblock the signal again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _available_memory() -> int:
+    from vllm.utils.cpu_resource_utils import get_memory_node_info
+
+    available: int = get_memory_node_info().available_memory
+    return available
+
+
+def _cpu_dtype() -> str:
+    """bfloat16 where the processor computes with it, float32 where it would be emulated."""
+    flags = Path("/proc/cpuinfo")
+    native = {"avx512_bf16", "amx_bf16", "bf16"}
+    return "bfloat16" if flags.exists() and native & set(flags.read_text().split()) else "float32"
