@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,6 +68,17 @@ async def until(condition: Callable[[], object], seconds: float = 10) -> None:
 
 async def answered(client: Client, session_id: str) -> list[dict[str, Any]]:
     """The Flash Queries of a session, once every answer is fresh."""
-    queries = (await ok(client, "GET", f"/v1/sessions/{session_id}/flash?wait=10"))["data"]
+    queries: list[dict[str, Any]] = (await ok(client, "GET", f"/v1/sessions/{session_id}/flash?wait=10"))["data"]
     assert all(query["fresh"] for query in queries)
     return queries
+
+
+def server_side(client: Client, peer: socket.socket) -> asyncio.Transport | None:
+    """The server's end of a connection, while it is open."""
+    assert client.server.runner is not None
+    assert client.server.runner.server is not None
+    for handler in client.server.runner.server.connections:
+        transport = handler.transport
+        if transport is not None and transport.get_extra_info("peername") == peer.getsockname():
+            return transport
+    return None

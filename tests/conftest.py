@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
 from service.valkey import embedded_valkey
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.models import resolve
+
+# How fast an example runs says more about what else the machine does.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest_asyncio.fixture(scope="session")

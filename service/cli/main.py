@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from service.cli.demo import demo
 from service.logs import setup_logging
 from service.settings import ENV_PREFIX, Settings
 from streams.errors import AskaheadError
@@ -123,3 +124,6 @@ def serve(settings: Settings) -> None:
     from service.app import run
 
     raise SystemExit(run(settings))
+
+
+app.command()(demo)

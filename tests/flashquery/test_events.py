@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
+from flashquery import events as events_module
 from flashquery.events import Event, Hub, Subscription, SubscriptionEnded
+from streams.errors import Unavailable
 from tests.flashquery.conftest import Store
 
 SECONDS = 30.0
@@ -123,4 +125,13 @@ async def test_closing_ends_every_subscription_present_and_future(redis: Redis) 
             assert await ending(present) == "shutdown"
         with hub.subscribe("s") as future:
             assert await ending(future) == "shutdown"
+    assert asyncio.all_tasks() <= before
+
+
+async def test_a_redis_that_does_not_answer_is_said_at_the_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_module, "_START_SECONDS", 0.05)
+    before = asyncio.all_tasks()
+    await store.stop()
+    with pytest.raises(Unavailable):
+        await Hub(store.redis, backlog=3).__aenter__()
     assert asyncio.all_tasks() <= before

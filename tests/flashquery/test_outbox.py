@@ -27,7 +27,7 @@ def note(text: str) -> Callable[[Pipeline], None]:
 
 
 async def logged(redis: Redis) -> list[str]:
-    return [entry.decode() for entry in await redis.lrange("log", 0, -1)]
+    return [entry.decode() for entry in await redis.lrange("log", 0, -1) if isinstance(entry, bytes)]
 
 
 async def test_a_newer_write_replaces_an_unsent_one_in_its_place(redis: Redis) -> None:
@@ -110,7 +110,10 @@ async def test_writes_wait_for_a_redis_that_is_away_and_arrive_once_each_as_they
 
 async def test_a_redis_that_hangs_gets_the_latest_state_when_it_wakes(store: Store) -> None:
     def value(text: str) -> Callable[[Pipeline], None]:
-        return lambda pipe: pipe.set("value", text)
+        def write(pipe: Pipeline) -> None:
+            pipe.set("value", text)
+
+        return write
 
     async with Outbox(store.redis) as outbox:
         store.freeze()

@@ -110,6 +110,21 @@ async def test_turns_come_in_order_of_arrival(pacer: Pacer) -> None:
         assert second.size is not None
 
 
+async def test_a_stream_that_reads_on_and_on_lets_others_have_their_turn(pacer: Pacer) -> None:
+    turns = []
+
+    async def read(name: str, slices: int) -> None:
+        for _ in range(slices):
+            async with pacer.slice(1000):
+                turns.append(name)
+                await settle()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(read("long", 3))
+        group.create_task(read("short", 1))
+    assert turns == ["long", "short", "long", "long"]
+
+
 async def test_ingest_waits_for_a_first_token_and_goes_on_beside_the_decoding(pacer: Pacer, patient: None) -> None:
     with pacer.question() as question:
         async with slices(pacer, 10) as (one,):

@@ -195,7 +195,7 @@ async def test_any_websocket_message(client: apps.Client, message: Any, binary: 
         else:
             await socket.send_str(json.dumps(message))
         await socket.send_json({"type": "ping"})
-        replies = []
+        replies: list[Any] = []
         while not replies or replies[-1]["type"] != "pong":
             replies.append(await socket.receive_json(timeout=10))
     errors = [reply["data"] for reply in replies if reply["type"] == "error"]

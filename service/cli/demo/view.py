@@ -146,9 +146,9 @@ def change_line(event: Mapping[str, Any], clock: str) -> str:
 
 def try_it(board: Board, *, key: bool) -> str:
     """A command that asks the demo's session; ``key``: the server wants ``ASKAHEAD_API_KEY``."""
-    header = ' -H "x-api-key: $ASKAHEAD_API_KEY"' if key else ""
+    headers = "-H 'content-type: application/json'" + (' -H "x-api-key: $ASKAHEAD_API_KEY"' if key else "")
     body = '{"prompt": "What is the latest temperature?", "max_tokens": 16}'
-    return f"curl{header} --json '{body}' {board.url}/v1/sessions/{board.session_id}/generate"
+    return f"curl -s {headers} -d '{body}' {board.url}/v1/sessions/{board.session_id}/generate"
 
 
 def screen(board: Board, now: float, *, hint: str = "", spinner: Spinner | None = None) -> RenderableType:

@@ -1,0 +1,397 @@
+"""When queries are evaluated, over what, and where the answers go."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from flashquery import keys
+from flashquery.answers import Answer
+from flashquery.events import SubscriptionEnded
+from streams.engine.base import Priority, Sampling
+from streams.errors import Conflict, InvalidInput, NotFound
+from tests.engine.fast import FastEngine, FastTokenizer
+from tests.flashquery.conftest import Store
+from tests.flashquery.kit import Rig, arrived, flashing, ready
+from tests.streams.kit import SECONDS, until
+
+
+@pytest.fixture
+async def rig(redis: Redis) -> AsyncIterator[Rig]:
+    async with flashing(redis) as rig:
+        yield rig
+
+
+async def test_a_query_is_evaluated_after_every_batch(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    query = rig.flash.register(session, "trend?")
+    with rig.flash.hub.subscribe("s") as events:
+        for version in (1, 2, 3):
+            assert await rig.push(session, f"price {version}") == version
+            announced = await ready(events)
+            answer = await rig.flash.cache.get("s", query.id)
+            assert answer is not None
+            assert (announced["id"], announced["query"]) == (query.id, "trend?")
+            assert (announced["value"], announced["data_version"]) == (answer.value, answer.version)
+            assert answer.version == version
+            assert answer.confidence > 0
+    assert [done.behind for done in rig.evaluations] == [0, 0, 0]
+
+
+async def test_every_query_of_a_session_is_evaluated_over_the_same_version(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    queries = [rig.flash.register(session, f"question {number}?") for number in range(5)]
+    with rig.flash.hub.subscribe("s") as events:
+        version = await rig.push(session, "price 1")
+        announced = [await ready(events) for _ in queries]
+    assert {one["id"] for one in announced} == {query.id for query in queries}
+    assert {one["data_version"] for one in announced} == {version}
+    assert set(await rig.flash.cache.all("s")) == {query.id for query in queries}
+
+
+async def test_a_query_registered_over_data_is_evaluated_at_once_and_once(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    await rig.push(session, "price 1")
+    with rig.flash.hub.subscribe("s") as events:
+        rig.flash.register(session, "trend?")
+        assert (await ready(events))["data_version"] == 1
+        rig.flash.register(session, "another?")
+        assert (await ready(events))["query"] == "another?"
+    assert len(rig.asked()) == 2
+
+
+async def test_a_query_registered_over_nothing_waits_for_data(rig: Rig) -> None:
+    session = rig.manager.create("s", system="Be brief.")
+    rig.flash.register(session, "trend?")
+    await until(lambda: session.kv_tokens == session.data_end)
+    with rig.flash.hub.subscribe("s") as events:
+        await rig.push(session, "price 1")
+        assert (await ready(events))["data_version"] == 1
+    assert len(rig.asked()) == 1
+
+
+async def test_the_newest_version_is_next_and_those_in_between_are_skipped(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    rig.flash.register(session, "trend?")
+    rig.engine.generate_gate.clear()
+    await rig.push(session, "price 1")
+    await until(lambda: rig.engine.running)
+    # New data neither wait for the evaluation nor end it.
+    for number in range(2, 6):
+        await rig.push(session, f"price {number}")
+    assert rig.engine.running == 1
+    with rig.flash.hub.subscribe("s") as events:
+        rig.engine.generate_gate.set()
+        # The older answer may be overtaken on its way out, the newest always comes.
+        while (await ready(events))["data_version"] != 5:
+            continue
+    assert [done.behind for done in rig.evaluations] == [4, 0]
+    assert len(rig.asked()) == 2
+
+
+async def test_an_answer_is_what_the_model_says_at_that_version(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    query = rig.flash.register(session, "trend?", max_tokens=8)
+    with rig.flash.hub.subscribe("s") as events:
+        for number in range(6):
+            await rig.push(session, f"price {number}")
+            announced = await ready(events)
+            prompt = rig.manager.questions.prompt(session, query.tokens)
+            pieces = rig.engine.generate(prompt.tokens, Sampling(max_tokens=8, top_logprobs=2), Priority.FOREGROUND)
+            said = [piece async for piece in pieces]
+            assert announced["value"] == "".join(piece.text for piece in said)
+            first, second = sorted(said[0].logprobs[0].values(), reverse=True)
+            assert announced["confidence"] == first - second
+    assert all(call.priority in (Priority.FLASH, Priority.FOREGROUND, Priority.INGEST) for call in rig.engine.calls)
+
+
+async def test_an_answer_that_was_cut_off_says_so(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    query = rig.flash.register(session, "trend?", max_tokens=1)
+    with rig.flash.hub.subscribe("s") as events:
+        await rig.push(session, "price 1")
+        announced = await ready(events)
+    answer = await rig.flash.cache.get("s", query.id)
+    assert answer is not None
+    assert (len(announced["value"]), answer.finish_reason) == (1, "length")
+
+
+async def test_the_event_says_whether_the_value_changed(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    rig.flash.register(session, "trend?")
+    last = None
+    seen: set[bool] = set()
+    with rig.flash.hub.subscribe("s") as events:
+        while len(seen) < 2:
+            await rig.push(session, "price")
+            announced = await ready(events)
+            assert announced["changed"] == (announced["value"] != last)
+            last = announced["value"]
+            seen.add(announced["changed"])
+
+
+async def test_news_of_data_come_before_the_answers_over_them(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    rig.flash.register(session, "trend?")
+    with rig.flash.hub.subscribe("s") as events:
+        await rig.push(session, "price 1")
+        kinds = []
+        while "flash_ready" not in kinds:
+            event = await events.next(SECONDS)
+            assert event is not None
+            kinds.append(event.kind)
+            if event.kind == "data_updated":
+                assert event.data == {"data_version": 1, "tokens": session.tokens, "pending": 0}
+    assert kinds == ["data_updated", "flash_ready"]
+
+
+async def test_choices_carry_the_probability_of_each(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    query = rig.flash.register(session, "up?", choices=["yes", "no"])
+    with rig.flash.hub.subscribe("s") as events:
+        await rig.push(session, "price 1")
+        announced = await ready(events)
+    tokens = {choice: ord(choice[0]) for choice in ("yes", "no")}
+    prompt = rig.manager.questions.prompt(session, query.tokens)
+    asked = Sampling(max_tokens=1, logprob_token_ids=tuple(sorted(tokens.values())))
+    [piece] = [piece async for piece in rig.engine.generate(prompt.tokens, asked, Priority.FOREGROUND)]
+    expected = {choice: math.exp(piece.logprobs[0][token]) for choice, token in tokens.items()}
+    assert announced["probabilities"] == pytest.approx(expected)
+    assert announced["mass"] == pytest.approx(sum(expected.values()))
+    assert announced["value"] == max(expected, key=lambda choice: expected[choice])
+    answer = await rig.flash.cache.get("s", query.id)
+    assert answer is not None
+    assert (answer.probabilities, answer.mass) == (announced["probabilities"], announced["mass"])
+
+
+async def test_a_choice_that_begins_another_costs_one_token_more(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    rig.flash.register(session, "who?", choices=["no", "nobody", "everybody"])
+    with rig.flash.hub.subscribe("s") as events:
+        await rig.push(session, "price 1")
+        announced = await ready(events)
+    assert set(announced["probabilities"]) == {"no", "nobody", "everybody"}
+    first, second = sorted(rig.asked())
+    assert second == first + len("no")
+
+
+async def test_no_more_evaluations_run_than_allowed(redis: Redis) -> None:
+    async with flashing(redis, concurrency=2) as rig:
+        rig.engine.generate_gate.clear()
+        sessions = [rig.manager.create() for _ in range(3)]
+        for session in sessions:
+            for number in range(3):
+                rig.flash.register(session, f"question {number}?")
+            await rig.push(session, "price 1")
+        await until(lambda: rig.engine.running)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert rig.engine.running == 2
+        rig.engine.generate_gate.set()
+        await until(lambda: len(rig.evaluations) == 9)
+
+
+# The end of queries and sessions
+
+
+async def test_the_late_answer_of_a_removed_query_is_not_stored(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    removed, kept = rig.flash.register(session, "removed?"), rig.flash.register(session, "kept?")
+    rig.engine.generate_gate.clear()
+    await rig.push(session, "price 1")
+    await until(lambda: rig.engine.running == 2)
+    assert rig.flash.remove(session, removed.id) == 1
+    with rig.flash.hub.subscribe("s") as events:
+        rig.engine.generate_gate.set()
+        assert (await ready(events))["id"] == kept.id
+        await rig.push(session, "price 2")
+        assert (await ready(events))["id"] == kept.id
+    assert list(await rig.flash.cache.all("s")) == [kept.id]
+
+
+async def test_removing_a_query_forgets_its_answer(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    query = rig.flash.register(session, "trend?")
+    await rig.push(session, "price 1")
+    await until(lambda: rig.evaluations)
+    rig.flash.remove(session, query.id)
+    await arrived(rig)
+    assert await rig.flash.cache.all("s") == {}
+    with pytest.raises(NotFound):
+        rig.flash.remove(session, query.id)
+    assert rig.flash.register(session, "trend?").id == query.id + 1
+
+
+async def test_a_session_takes_its_answers_and_subscribers_with_it(rig: Rig, redis: Redis) -> None:
+    before = asyncio.all_tasks()
+    session, other = rig.manager.create("s"), rig.manager.create("other")
+    for one in (session, other):
+        rig.flash.register(one, "trend?")
+        await rig.push(one, "price 1")
+    await until(lambda: len(rig.evaluations) == 2)
+    await arrived(rig)
+    with rig.flash.hub.subscribe("s") as events:
+        await rig.manager.delete("s")
+        with pytest.raises(SubscriptionEnded) as ended:
+            await events.next(SECONDS)
+        assert ended.value.reason == "deleted"
+    assert await redis.exists(keys.answers("s")) == 0
+    assert len(await rig.flash.cache.all("other")) == 1
+    await rig.manager.delete("other")
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_session_deleted_while_it_is_evaluated_leaves_nothing_to_its_successor(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    rig.flash.register(session, "trend?")
+    rig.engine.generate_gate.clear()
+    await rig.push(session, "price 1")
+    await until(lambda: rig.engine.running)
+    await rig.manager.delete("s")
+    assert rig.engine.running == 0
+    rig.engine.generate_gate.set()
+    with pytest.raises(NotFound):
+        rig.flash.register(session, "late?")
+    with pytest.raises(NotFound):
+        await rig.flash.match(session, "trend?")
+    successor = rig.manager.create("s")
+    assert len(rig.flash.registry(successor)) == 0
+    await rig.push(successor, "price 1")
+    await arrived(rig)
+    assert await rig.flash.cache.all("s") == {}
+    assert rig.evaluations == []
+
+
+async def test_answers_of_a_server_that_was_killed_are_not_taken_for_ours(rig: Rig, redis: Redis) -> None:
+    left = Answer("left behind", 1, 9.0, 1_790_000_000.0)
+    await redis.hset(keys.answers("s"), mapping={"1": left.pack(), "7": left.pack()})
+    session = rig.manager.create("s")
+    rig.engine.generate_gate.clear()
+    query = rig.flash.register(session, "trend?")
+    await rig.push(session, "price 1")
+    assert (query.id, session.version) == (1, 1)
+    assert await rig.flash.match(session, "trend?") is None
+    await arrived(rig)
+    assert await rig.flash.cache.all("s") == {}
+
+
+async def test_leaving_in_the_middle_of_a_wave_leaves_no_task(redis: Redis) -> None:
+    before = asyncio.all_tasks()
+    async with flashing(redis) as rig:
+        session = rig.manager.create("s")
+        for number in range(3):
+            rig.flash.register(session, f"question {number}?", choices=["a", "b", "bb"])
+        rig.engine.generate_gate.clear()
+        await rig.push(session, "price 1")
+        await until(lambda: rig.engine.running)
+    assert asyncio.all_tasks() == before
+    assert rig.engine.running == 0
+
+
+# The cache
+
+
+async def test_only_a_fresh_answer_to_exactly_this_text_is_a_match(rig: Rig) -> None:
+    session = rig.manager.create("s")
+    query = rig.flash.register(session, "trend?")
+    assert await rig.flash.match(session, "trend?") is None
+    with rig.flash.hub.subscribe("s") as events:
+        await rig.push(session, "price 1")
+        announced = await ready(events)
+    matched = await rig.flash.match(session, "trend?")
+    assert matched is not None
+    assert (matched[0], matched[1].value, matched[1].version) == (query, announced["value"], 1)
+    for other in ("trend", "Trend?", "trend? "):
+        assert await rig.flash.match(session, other) is None
+    rig.engine.generate_gate.clear()
+    await rig.push(session, "price 2")
+    assert await rig.flash.match(session, "trend?") is None
+
+
+async def test_an_answer_that_redis_does_not_have_yet_is_no_match(rig: Rig, redis: Redis) -> None:
+    session = rig.manager.create("s")
+    query = rig.flash.register(session, "trend?")
+    for version in (1, 2):
+        await rig.push(session, "price")
+        await until(lambda: len(rig.evaluations) == session.version)
+        await arrived(rig)
+        if version == 1:
+            older = await rig.flash.cache.get("s", query.id)
+    assert older is not None
+    await redis.hset(keys.answers("s"), str(query.id), older.pack())
+    assert await rig.flash.match(session, "trend?") is None
+
+
+async def test_queries_are_answered_on_while_redis_is_away_and_arrive_when_it_is_back(store: Store) -> None:
+    async with flashing(store.redis) as rig:
+        session = rig.manager.create("s")
+        query = rig.flash.register(session, "trend?")
+        await rig.push(session, "price 1")
+        await until(lambda: rig.evaluations)
+        await arrived(rig)
+        await store.stop()
+        for number in range(2, 5):
+            await rig.push(session, f"price {number}")
+            while len(rig.evaluations) < number:
+                await asyncio.sleep(0)
+        assert await rig.flash.match(session, "trend?") is None
+        await store.start()
+        await arrived(rig)
+        answer = await rig.flash.cache.get("s", query.id)
+        assert answer is not None
+        assert answer.version == 4
+
+
+# Registration
+
+
+async def test_registering_is_bounded_and_clamped(redis: Redis) -> None:
+    async with flashing(redis, max_queries=3) as rig:
+        session = rig.manager.create("s")
+        asked = [rig.flash.register(session, f"{tokens}?", tokens).max_tokens for tokens in (-5, 40, 10_000)]
+        assert asked == [1, 40, 256]
+        with pytest.raises(Conflict) as refused:
+            rig.flash.register(session, "-5?")
+        assert refused.value.code == "flash_query_exists"
+        with pytest.raises(Conflict) as refused:
+            rig.flash.register(session, "one too many?")
+        assert refused.value.code == "flash_query_limit"
+
+
+async def test_a_query_that_would_not_fit_a_full_stream_is_refused(redis: Redis) -> None:
+    async with flashing(redis, FastEngine(context=512)) as rig:
+        session = rig.manager.create("s")
+        room = rig.manager.question_room - len(session.frame.tail) - 1
+        with pytest.raises(InvalidInput) as refused:
+            rig.flash.register(session, "x" * (room + 1))
+        assert refused.value.param == "query"
+        with pytest.raises(InvalidInput):
+            rig.flash.register(session, "x" * (room - 9), choices=["short", "y" * 10])
+        rig.flash.register(session, "x" * room)
+        rig.flash.register(session, "x" * (room - 10), choices=["short", "y" * 10])
+        full = 512 - rig.manager.question_room - len(session.frame.head) - 1
+        await rig.push(session, "d" * full)
+        await until(lambda: len(rig.evaluations) == 2)
+
+
+class Folding(FastTokenizer):
+    """Knows no capitals, as vocabularies that normalize text."""
+
+    def encode(self, text: str) -> list[int]:
+        return super().encode(text.lower())
+
+
+@pytest.mark.parametrize("choices", [["", "a"], ["Up", "down", "up"]])
+async def test_choices_the_model_cannot_tell_apart_are_refused(
+    rig: Rig, choices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FastEngine, "tokenizer", Folding())
+    session = rig.manager.create("s")
+    with pytest.raises(InvalidInput) as refused:
+        rig.flash.register(session, "which?", choices=choices)
+    assert refused.value.param == "choices"
+    assert len(rig.flash.registry(session)) == 0

@@ -1,0 +1,184 @@
+"""Flash Queries over HTTP: registered, listed, answered, deleted."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from streams.engine.base import Priority
+from tests import apps
+from tests.apps import answered, call, ok, settled, until
+from tests.engine.fast import FastEngine
+
+SESSION = "/v1/sessions/s"
+FLASH = f"{SESSION}/flash"
+
+
+@pytest.fixture(autouse=True)
+async def _session(client: apps.Client) -> None:
+    await ok(client, "POST", "/v1/sessions", {"id": "s"})
+
+
+async def push(client: apps.Client, data: str = "x") -> None:
+    await ok(client, "POST", f"{SESSION}/push", {"data": data})
+    await settled(client, "s")
+
+
+async def test_a_query_has_no_answer_until_there_is_data(client: apps.Client) -> None:
+    query = await ok(client, "POST", FLASH, {"query": "Größer?"})
+    expected = {
+        "id": 1,
+        "object": "flash_query",
+        "query": "Größer?",
+        "max_tokens": 32,
+        "tokens": len("Größer?".encode()),
+        "fresh": False,
+    }
+    assert query == expected
+    assert await ok(client, "GET", f"{FLASH}/1") == expected
+    assert await ok(client, "GET", FLASH) == {"object": "list", "data": [expected], "data_version": 0}
+    before = int(time.time())
+    await push(client)
+    (answer,) = await answered(client, "s")
+    assert answer.pop("value")
+    assert answer.pop("confidence") >= 0
+    assert before <= answer.pop("evaluated_at") <= time.time()
+    assert answer == {**expected, "fresh": True, "data_version": 1}
+    assert (await ok(client, "GET", f"{FLASH}/1"))["fresh"] is True
+    assert (await ok(client, "GET", FLASH))["data_version"] == 1
+
+
+async def test_a_query_is_evaluated_when_registered_if_there_is_data(client: apps.Client) -> None:
+    await push(client)
+    await ok(client, "POST", FLASH, {"query": "Hot?"})
+    (answer,) = await answered(client, "s")
+    assert answer["data_version"] == 1
+
+
+async def test_every_batch_is_answered_anew_and_once(client: apps.Client, engine: FastEngine) -> None:
+    for number in range(3):
+        await ok(client, "POST", FLASH, {"query": f"Question {number}?"})
+    for version in (1, 2):
+        engine.calls.clear()
+        await push(client)
+        assert {query["data_version"] for query in await answered(client, "s")} == {version}
+        assert sum(call.priority == Priority.FLASH for call in engine.calls) == 3
+
+
+async def test_an_answer_is_stale_until_it_is_evaluated_again(client: apps.Client, engine: FastEngine) -> None:
+    await ok(client, "POST", FLASH, {"query": "Hot?"})
+    await push(client)
+    (first,) = await answered(client, "s")
+    engine.generate_gate.clear()
+    await push(client)
+    assert await ok(client, "GET", f"{FLASH}/1") == {**first, "fresh": False}
+    engine.generate_gate.set()
+    (second,) = await answered(client, "s")
+    assert second["data_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [(-(2**63), 1), (0, 1), (1, 1), (16, 16), (256, 256), (257, 256), (2**63 - 1, 256)]
+)
+async def test_max_tokens_is_clamped_never_refused(client: apps.Client, given: int, used: int) -> None:
+    assert (await ok(client, "POST", FLASH, {"query": "Hot?", "max_tokens": given}))["max_tokens"] == used
+
+
+async def test_max_tokens_bounds_the_answer(client: apps.Client) -> None:
+    await ok(client, "POST", FLASH, {"query": "Hot?", "max_tokens": 1})
+    await push(client)
+    (answer,) = await answered(client, "s")
+    assert len(answer["value"]) == 1
+
+
+async def test_the_same_text_twice_is_409(client: apps.Client) -> None:
+    await ok(client, "POST", FLASH, {"query": "Hot?"})
+    for body in ({"query": "Hot?"}, {"query": "Hot?", "max_tokens": 1}, {"query": "Hot?", "choices": ["a", "b"]}):
+        status, reply = await call(client, "POST", FLASH, body)
+        assert (status, reply["error"]["code"]) == (409, "flash_query_exists")
+    await ok(client, "POST", FLASH, {"query": "Hot? "})
+
+
+async def test_the_twenty_first_is_409_until_one_is_deleted(client: apps.Client) -> None:
+    for number in range(20):
+        assert (await ok(client, "POST", FLASH, {"query": f"Question {number}?"}))["id"] == number + 1
+    status, reply = await call(client, "POST", FLASH, {"query": "One more?"})
+    assert (status, reply["error"]["code"]) == (409, "flash_query_limit")
+    assert (await ok(client, "DELETE", f"{FLASH}/20"))["remaining"] == 19
+    assert (await ok(client, "POST", FLASH, {"query": "One more?"}))["id"] == 21, "numbers are never used again"
+
+
+async def test_a_deleted_query_is_gone_with_its_answer(client: apps.Client) -> None:
+    for query in ("Hot?", "Cold?"):
+        await ok(client, "POST", FLASH, {"query": query})
+    await push(client)
+    await answered(client, "s")
+    deleted = await ok(client, "DELETE", f"{FLASH}/1")
+    assert deleted == {"id": 1, "object": "flash_query.deleted", "deleted": True, "remaining": 1}
+    assert [query["id"] for query in (await ok(client, "GET", FLASH))["data"]] == [2]
+    for method in ("GET", "DELETE"):
+        status, reply = await call(client, method, f"{FLASH}/1")
+        assert (status, reply["error"]["code"]) == (404, "flash_query_not_found")
+    again = await ok(client, "POST", FLASH, {"query": "Hot?"})
+    assert (again["id"], again["fresh"]) == (3, False)
+
+
+async def test_a_query_deleted_while_it_is_evaluated_gets_no_answer(client: apps.Client, engine: FastEngine) -> None:
+    engine.generate_gate.clear()
+    await ok(client, "POST", FLASH, {"query": "Hot?"})
+    await push(client)
+    await until(lambda: engine.running)
+    await ok(client, "DELETE", f"{FLASH}/1")
+    engine.generate_gate.set()
+    await ok(client, "POST", FLASH, {"query": "Cold?"})
+    (answer,) = await answered(client, "s")
+    assert answer["id"] == 2
+
+
+async def test_choices_bind_the_answer_and_tell_their_probabilities(client: apps.Client) -> None:
+    choices = ["up", "upper", "down"]
+    query = await ok(client, "POST", FLASH, {"query": "Trend?", "choices": choices})
+    assert query["choices"] == choices
+    await push(client)
+    (answer,) = await answered(client, "s")
+    probabilities = answer["probabilities"]
+    assert list(probabilities) == choices
+    assert answer["value"] == max(probabilities, key=probabilities.get)
+    assert answer["mass"] == pytest.approx(sum(probabilities.values()))
+    assert 0 < answer["mass"] <= 1
+    assert answer["confidence"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "query"),
+        ({"query": ""}, "query"),
+        ({"query": "x" * 600}, "query"),
+        ({"query": 1}, "query"),
+        ({"query": "Hot?", "max_tokens": 1.5}, "max_tokens"),
+        ({"query": "Hot?", "max_tokens": "8"}, "max_tokens"),
+        ({"query": "Hot?", "max_tokens": 2**63}, "max_tokens"),
+        ({"query": "Hot?", "choices": []}, "choices"),
+        ({"query": "Hot?", "choices": ["yes"]}, "choices"),
+        ({"query": "Hot?", "choices": ["yes", "yes"]}, "choices"),
+        ({"query": "Hot?", "choices": ["yes", ""]}, "choices"),
+        ({"query": "Hot?", "choices": ["yes", "x" * 129]}, "choices"),
+        ({"query": "Hot?", "choices": ["yes", 1]}, "choices.1"),
+        ({"query": "Hot?", "choices": [str(number) for number in range(33)]}, "choices"),
+        ({"query": "Hot?", "temperature": 0}, "temperature"),
+    ],
+)
+async def test_bad_queries_are_refused_by_field(client: apps.Client, body: dict[str, Any], param: str) -> None:
+    status, reply = await call(client, "POST", FLASH, body)
+    assert (status, reply["error"]["param"]) == (400, param)
+    assert (await ok(client, "GET", FLASH))["data"] == []
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "1.0", "0x1", "9999999999", "%D9%A1", "1%0A"])
+async def test_ids_are_whole_numbers(client: apps.Client, number: str) -> None:
+    for method in ("GET", "DELETE"):
+        status, reply = await call(client, method, f"{FLASH}/{number}")
+        assert (status, reply["error"]["param"]) == (400, "id")

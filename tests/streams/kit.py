@@ -1,0 +1,66 @@
+"""What tests of streams share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from streams.manager import Limits, Manager
+from streams.session import Session
+from tests.engine.fast import FastEngine, FastHeld
+
+SECONDS = 30.0
+"""Bound of every wait, far above what one takes."""
+
+
+class Heard:
+    """A listener that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.settlements: list[tuple[str, int, int]] = []
+        self.deletions: list[str] = []
+        self.may_delete = asyncio.Event()
+        self.may_delete.set()
+
+    def settled(self, session: Session, tokens: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.settlements.append((session.id, session.version, tokens))
+
+    async def deleted(self, session: Session) -> None:
+        await self.may_delete.wait()
+        self.deletions.append(session.id)
+
+
+@asynccontextmanager
+async def managing(engine: FastEngine, **limits: Any) -> AsyncIterator[Manager]:
+    async with Manager(engine, Limits(**limits)) as manager:
+        yield manager
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let tasks run until something is so."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def settled(session: Session) -> None:
+    await session.resident(session.queue.total_pushed, SECONDS)
+
+
+def text_of(engine: FastEngine, session: Session) -> str:
+    """The data that questions see."""
+    return engine.tokenizer.decode(session.snapshot().tokens[len(session.frame.head) :])
+
+
+def held_by_sessions(manager: Manager) -> int:
+    block = manager.engine.facts.block_size
+    return sum(-(-session.committed // block) * block for session in manager.sessions())
+
+
+def held_tokens(session: Session) -> list[int]:
+    """The tokens whose KV the engine holds."""
+    assert isinstance(session.held, FastHeld)
+    return session.held.content
