@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from flashquery import keys
+from flashquery.store import in_time
 from streams.engine.base import FinishReason
 
 
@@ -60,12 +61,14 @@ class AnswerCache:
 
     async def all(self, session_id: str) -> dict[int, Answer]:
         """Every cached answer of a session, by query id."""
-        found = await self._redis.hgetall(keys.answers(session_id))
+        async with in_time():
+            found = await self._redis.hgetall(keys.answers(session_id))
         return {int(query_id): Answer.unpack(packed) for query_id, packed in found.items()}
 
     async def get(self, session_id: str, query_id: int) -> Answer | None:
         """One cached answer."""
-        packed = await self._redis.hget(keys.answers(session_id), str(query_id))
+        async with in_time():
+            packed = await self._redis.hget(keys.answers(session_id), str(query_id))
         return None if packed is None else Answer.unpack(packed)
 
     @staticmethod

@@ -188,7 +188,11 @@ class Hub:
             group = self._subscribers.get(session_id)
             if not group:
                 continue
-            kind, data = msgpack.unpackb(message["data"])
+            try:
+                kind, data = msgpack.unpackb(message["data"])
+            except ValueError:
+                log.warning("an event of session %s is not one of ours and was left out", session_id)
+                continue
             for subscription in tuple(group):
                 if kind == "deleted":
                     subscription.end("deleted")

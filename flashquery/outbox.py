@@ -16,6 +16,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
+from flashquery.store import in_time
+
 log = logging.getLogger(__name__)
 
 Write = Callable[[Pipeline], None]
@@ -96,7 +98,13 @@ class Outbox:
     async def _send(self, writes: dict[Key, Write]) -> None:
         if not writes:
             return
-        async with self._redis.pipeline(transaction=False) as pipe:
+        async with in_time(), self._redis.pipeline(transaction=False) as pipe:
             for write in writes.values():
                 write(pipe)
-            await pipe.execute()
+            results = await pipe.execute(raise_on_error=False)
+        # Sending again what Redis refuses would repeat everything that went well with it.
+        refused = [result for result in results if isinstance(result, RedisError)]
+        if refused:
+            log.error(
+                "Redis refused %d of %d commands, their answers are lost: %s", len(refused), len(results), refused[0]
+            )

@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 from redis.asyncio import Redis
 
+from flashquery.store import connect
 from service.api.models import routes as models
 from service.api.models.protocol import ModelCard
 from service.api.sessions import routes as sessions
@@ -87,7 +88,7 @@ async def _parts(
             url = settings.redis_url
             if url is None:
                 url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
-            redis = Redis.from_url(url)
+            redis = connect(url)
             stack.push_async_callback(redis.aclose)
         app[REDIS] = redis
         abort = VllmEngine.abort_load if engine is None else None

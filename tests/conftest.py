@@ -12,6 +12,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+from flashquery.store import connect
 from service.valkey import embedded_valkey
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.models import resolve
@@ -31,7 +32,7 @@ async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 @pytest_asyncio.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client that returns bytes, of an empty server."""
-    async with Redis.from_url(redis_url) as client:
+    async with connect(redis_url) as client:
         await client.flushall()
         yield client
 

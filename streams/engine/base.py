@@ -44,7 +44,7 @@ class Sampling:
 
     Attributes:
         top_logprobs: how many of the most likely tokens to report at each position (0 for none).
-        logprob_token_ids: report the log-probabilities of exactly these tokens as well, before any mask.
+        logprob_token_ids: report the log-probabilities of these tokens, before any mask, in place of ``top_logprobs``.
     """
 
     max_tokens: int

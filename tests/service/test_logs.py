@@ -14,7 +14,8 @@ log.debug("quiet")
 log.info("hello %s", "there", extra={{"request_id": "req_1"}})
 logging.getLogger("aiohttp.access").info("a request")
 logging.getLogger("vllm.engine").info("a step")
-logging.getLogger("vllm.engine").warning("a problem")
+logging.getLogger("vllm.engine").warning("a remark")
+logging.getLogger("vllm.engine").error("a problem")
 logging.getLogger("aiohttp.server").error("Error handling request", exc_info=BadHttpMessage("not HTTP"))
 warnings.warn("beware")
 try:
@@ -37,7 +38,7 @@ def test_text_is_for_people() -> None:
     assert "ZeroDivisionError" in text
     assert "a problem" in text
     assert "beware" in text
-    for hidden in ("quiet", "a request", "a step", "not HTTP"):
+    for hidden in ("quiet", "a request", "a step", "a remark", "not HTTP"):
         assert hidden not in text
 
 

@@ -58,7 +58,8 @@ class SessionCreate(Strict):
     ] = None
     pre_decode: Annotated[bool, Field(description="Only false is supported.")] = False
     system: Annotated[
-        str | None, Field(min_length=1, description="Ours: system prompt that stands before the data.")
+        str | None,
+        Field(min_length=1, max_length=65_536, description="Ours: system prompt that stands before the data."),
     ] = None
     flash: Annotated[tuple[FlashCreate, ...], Field(description="Ours: queries to register with the session.")] = ()
 

@@ -24,11 +24,12 @@ from rich.spinner import Spinner
 from service.cli.demo.client import Api, DemoError, Server, SessionFull, running_server
 from service.cli.demo.view import Board, Question, change_line, screen, try_it
 
+# The choices begin as the data's own lines do, which is what lets so small a model tell them apart.
+_RANGES = ("temp 50s: cool", "temp 60s: mild", "temp 70s: warm")
 QUESTIONS = (
-    # The choices begin as the data's own lines do, which is what lets so small a model tell them apart.
-    Question("In which range is the latest temp?", choices=("temp 50s: cool", "temp 60s: mild", "temp 70s: warm")),
-    Question("What is the next reading?", max_tokens=12),
-    Question("What is the latest temperature?", max_tokens=12),
+    Question("In which range is the latest temp?", choices=_RANGES),
+    Question("In which range will the next temp be?", choices=_RANGES),
+    Question("What is the highest temperature so far?", max_tokens=12),
 )
 # Late July: the widest swing of the year, from the fifties before dawn to the seventies in the afternoon.
 FIRST_HOUR = "2010/07/28 00:00"

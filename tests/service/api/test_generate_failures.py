@@ -11,6 +11,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from flashquery.store import connect
 from service.keys import METRICS
 from service.valkey import embedded_valkey
 from tests import apps
@@ -123,7 +124,7 @@ async def test_a_client_that_never_reads_loses_its_place(redis: Redis, tmp_path:
 async def test_without_redis_questions_are_computed(tmp_path: Path) -> None:
     async with AsyncExitStack() as valkey:
         url = await valkey.enter_async_context(embedded_valkey(tmp_path))
-        async with Redis.from_url(url) as redis, apps.serving(redis, tmp_path) as client:
+        async with connect(url) as redis, apps.serving(redis, tmp_path) as client:
             await ok(client, "POST", "/v1/sessions", {"id": "s", "flash": [{"query": "Hot?"}]})
             await push(client)
             await answered(client, "s")

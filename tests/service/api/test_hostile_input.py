@@ -11,9 +11,9 @@ import msgpack
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from redis.asyncio import Redis
 from yarl import URL
 
+from flashquery.store import connect
 from service.app import OPERATIONS
 from tests import apps
 
@@ -43,7 +43,7 @@ fuzz = settings(
 
 @pytest.fixture(scope="module")
 async def client(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[apps.Client]:
-    redis = Redis.from_url(redis_url)
+    redis = connect(redis_url)
     data_dir: Path = tmp_path_factory.mktemp("hostile")
     async with apps.serving(redis, data_dir, session_idle_seconds=3600) as client:
         await apps.ok(client, "POST", "/v1/sessions", {"id": SESSION})
