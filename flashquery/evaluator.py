@@ -30,6 +30,9 @@ from streams.session import Session, Snapshot
 
 log = logging.getLogger(__name__)
 
+# For whoever waits for a list to change; not part of what subscribers are shown.
+_QUERIES_CHANGED = Event("queries_changed", {})
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
@@ -144,6 +147,7 @@ class FlashQueries:
                 self._evaluate_forever(session, standing), name=f"evaluate-{session.id}"
             )
         standing.due.set()
+        self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
         return query
 
     def remove(self, session: Session, query_id: int) -> int:
@@ -153,6 +157,7 @@ class FlashQueries:
         standing.versions.pop(query_id, None)
         standing.values.pop(query_id, None)
         self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
+        self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
         return len(standing.registry)
 
     def registry(self, session: Session) -> Registry:

@@ -20,7 +20,7 @@ from streams.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["connected", "data_updated", "flash_ready", "deleted", "push_ack", "pong", "error"]
+Kind = Literal["connected", "data_updated", "flash_ready", "queries_changed", "deleted", "push_ack", "pong", "error"]
 Ended = Literal["closed", "deleted", "lagging", "resync", "shutdown"]
 
 _START_SECONDS = 10.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 from redis.asyncio import Redis
-from streams.engine.supervisor import Supervisor
 
 from service.api.models.protocol import ModelCard
 from service.budget import BodyBudget
 from service.metrics import Metrics
 from service.settings import Settings
+from streams.engine.supervisor import Supervisor
 
 SETTINGS = web.AppKey("settings", Settings)
 METRICS = web.AppKey("metrics", Metrics)

@@ -66,8 +66,8 @@ class Questions:
         return self._engine.tokenizer.eos_id
 
     def plain(self, session: Session, options: Mapping[str, object]) -> bool:
-        """Whether the model would see the same after a question as without these template options."""
-        return not options or self._framer.frame(session.system, options).tail == session.frame.tail
+        """Whether the model would see the same as without these template options."""
+        return not options or self._framer.frame(session.system, options) == session.frame
 
     def prompt(
         self,

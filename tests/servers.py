@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 
 FAST = (sys.executable, "-m", "tests.engine.serve")
-REAL = (sys.executable, "-m", "service.cli.main", "serve")
+REAL = (str(Path(sys.executable).with_name("askahead")), "serve")
 
 _LISTENING = re.compile(r"listening on (http://\S+?),")
 _ROOT = Path(__file__).parent.parent

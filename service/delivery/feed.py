@@ -45,6 +45,8 @@ class Feed:
             SubscriptionEnded: nothing more will come.
         """
         event = await self._subscription.next(timeout)
+        if event is not None and event.kind == "queries_changed":
+            return await self.next(timeout)
         if event is not None and event.kind == "flash_ready":
             replayed = self._replayed.pop(event.data["id"], None)
             if replayed is not None and event.data["data_version"] <= replayed:

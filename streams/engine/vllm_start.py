@@ -15,7 +15,8 @@ from streams.errors import ModelError
 
 _GIB = 1 << 30
 _CPU_BLOCK_SIZE = 32
-_CPU_BATCH_TOKENS = 2048
+# A step runs to its end: this bounds how long a question waits behind a wave of Flash Queries.
+_CPU_BATCH_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,8 @@ class EngineOptions:
         block_size: tokens per KV block; None for 32 on a CPU and vLLM's default on a GPU. A question recomputes up to
             a block, so smaller is faster; a CPU wants a multiple of 32.
         max_num_seqs: streams held plus requests running at once.
-        max_num_batched_tokens: tokens computed in one step at most; None for 2048 on a CPU and vLLM's default on a
-            GPU.
+        max_num_batched_tokens: tokens computed in one step at most; None for 512 on a CPU, or ``max_num_seqs`` where
+            that is more, and vLLM's default on a GPU.
     """
 
     model: Path
@@ -82,7 +83,7 @@ def start(options: EngineOptions) -> Any:
             "dtype": _cpu_dtype() if options.dtype == "auto" else options.dtype,
             "kv_cache_memory_bytes": options.kv_cache_bytes or min(4 * _GIB, _available_memory() // 4),
             "block_size": options.block_size or _CPU_BLOCK_SIZE,
-            "max_num_batched_tokens": options.max_num_batched_tokens or _CPU_BATCH_TOKENS,
+            "max_num_batched_tokens": options.max_num_batched_tokens or max(_CPU_BATCH_TOKENS, options.max_num_seqs),
             "enforce_eager": True,
             "worker_cls": "streams.engine.cpu_worker.Worker",
         }

@@ -83,7 +83,7 @@ def test_a_push_is_acknowledged_with_exact_counters_and_becomes_resident(client:
 
 def test_a_question_is_answered_over_the_resident_stream(client: LayerScale, session: str) -> None:
     fill(client, session)
-    client.sessions.generate(session, prompt="What is the first reading?", max_tokens=1)
+    client.sessions.generate(session, prompt="Name a unit.", max_tokens=1)
     answer = client.sessions.generate(session, prompt="What is the last reading?", max_tokens=8, temperature=0)
     assert answer.session_id == session
     assert answer.data_version == 1
@@ -249,7 +249,7 @@ def test_refusals_are_the_clients_own_errors(client: LayerScale, session: str, s
         pass
     with pytest.raises(layerscale.NotFoundError):
         client.sessions.events("nowhere")
-    with pytest.raises(layerscale.BadRequestError), client.sessions.ws("no spaces"):
+    with pytest.raises(layerscale.BadRequestError), client.sessions.ws("not!an!id"):
         pass
     with pytest.raises(layerscale.BadRequestError) as refused:
         client.sessions.generate(session, prompt="")

@@ -11,6 +11,7 @@ from aiohttp import web
 from service import keys
 from service.api.system.protocol import Health
 from service.bodies import respond
+from service.core import CORE
 from service.metrics import CONTENT_TYPE
 from service.openapi import Operation
 
@@ -33,11 +34,10 @@ _PAGE_HEADERS = {
 async def health(request: web.Request) -> web.Response:
     """200 when questions can be answered, else 503, with the same body."""
     metrics = request.app[keys.METRICS]
-    engine = request.app[keys.SUPERVISOR].state
-    ready = engine == "ready"
+    ready = request.app[CORE].up
     payload = {
         "status": "ok" if ready else "unavailable",
-        "engine": engine,
+        "engine": request.app[keys.SUPERVISOR].state,
         "store": "ok" if await _store_answers(request.app) else "degraded",
         "uptime_ms": int(metrics.uptime * 1000),
         **metrics.gauges(),

@@ -11,7 +11,7 @@ import typer
 
 
 def demo(
-    rate: Annotated[float, typer.Option(min=0.1, max=50, help="Lines of data per second.")] = 2.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=50, help="Lines of data per second.")] = 1.0,
     seconds: Annotated[
         int | None,
         typer.Option(

@@ -24,15 +24,21 @@ from rich.spinner import Spinner
 from service.cli.demo.client import Api, DemoError, Server, SessionFull, running_server
 from service.cli.demo.view import Board, Question, change_line, screen, try_it
 
-# The choices begin as the data's own lines do, which is what lets so small a model tell them apart.
-_RANGES = ("temp 50s: cool", "temp 60s: mild", "temp 70s: warm")
+# What so small a model can do: it continues a sentence with a number like those it has read. So the choices are whole
+# sentences that differ in the number's first digit, and the free answer ends with the number.
 QUESTIONS = (
-    Question("In which range is the latest temp?", choices=_RANGES),
-    Question("In which range will the next temp be?", choices=_RANGES),
-    Question("What is the highest temperature so far?", max_tokens=12),
+    Question(
+        "What is the next temperature?",
+        choices=("The next temperature is 60s or below", "The next temperature is 70s or above"),
+    ),
+    Question(
+        "What is the temperature now?",
+        choices=("The temperature now is 60s or below", "The temperature now is 70s or above"),
+    ),
+    Question("What is the highest temperature so far?", max_tokens=11),
 )
-# Late July: the widest swing of the year, from the fifties before dawn to the seventies in the afternoon.
-FIRST_HOUR = "2010/07/28 00:00"
+# July: wide swings, from the fifties before dawn to the seventies in the afternoon, and each day a little warmer.
+FIRST_HOUR = "2010/07/12 00:00"
 # A day of hours goes in at once, so that the model knows what a day looks like before the first answer.
 HISTORY = 24
 _FRAMES_PER_SECOND = 5
@@ -75,7 +81,7 @@ async def replay(api: Api, board: Board, lines: Iterator[str], rate: float, chan
         aiohttp.ClientError: the connection is lost.
     """
     newest = deque(itertools.islice(lines, HISTORY), maxlen=HISTORY)
-    status = f"streaming {rate:g} hours of Seattle weather a second"
+    status = f"streaming {rate:g} hour{'' if rate == 1 else 's'} of Seattle weather a second"
     for number in itertools.count(1):
         session_id = "demo" if number == 1 else f"demo-{number}"
         await api.create(session_id, board.questions)

@@ -214,9 +214,18 @@ def _answer(shown: Shown) -> RenderableType:
     if not shown.shares:
         return Text(shown.value, style="bold")
     bars = Table.grid(padding=(0, 1))
-    for choice, share in shown.shares.items():
+    for label, (choice, share) in zip(_labels(list(shown.shares)), shown.shares.items(), strict=True):
         style = "bold green" if choice == shown.value else "dim"
         filled = round(share * _BAR_WIDTH)
         bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
-        bars.add_row(Text(printable(choice), style=style), Text(bar, style=style), Text(f"{share:4.0%}", style=style))
+        bars.add_row(*(Text(cell, style=style) for cell in (printable(label), bar, f"{share:4.0%}")))
     return bars
+
+
+def _labels(choices: Sequence[str]) -> list[str]:
+    """The choices without the words that all of them begin with: beside a bar, what tells them apart is enough."""
+    words = [choice.split(" ") for choice in choices]
+    same = 0
+    while all(len(each) > same + 1 and each[same] == words[0][same] for each in words):
+        same += 1
+    return [" ".join(each[same:]) for each in words]

@@ -13,9 +13,11 @@ from redis.asyncio import Redis
 from service import keys
 from service.api.system.protocol import Health
 from service.api.system.routes import OPERATIONS
+from service.core import CORE, Core
 from service.openapi import add_routes, build
 from streams.engine.supervisor import Supervisor
 from streams.errors import EngineUnavailable, ModelError
+from tests.apps import until
 from tests.engine.fast import FastEngine
 from tests.service.edge import edge_app, serving
 
@@ -82,8 +84,16 @@ async def _supervisor(state: str) -> Supervisor:
 
 async def _app(redis: Redis, state: str) -> web.Application:
     app = edge_app([], api_key="secret")
-    app[keys.SUPERVISOR] = await _supervisor(state)
+    app[keys.SUPERVISOR] = supervisor = await _supervisor(state)
     app[keys.REDIS] = redis
+    app[CORE] = core = Core(app[keys.SETTINGS], supervisor, redis, app[keys.METRICS])
+
+    async def run(_: web.Application) -> AsyncIterator[None]:
+        async with core:
+            await until(lambda: core.up or state != "ready")
+            yield
+
+    app.cleanup_ctx.append(run)
     app[keys.OPENAPI] = orjson.dumps(DOCUMENT)
     add_routes(app, OPERATIONS)
     return app
@@ -120,14 +130,14 @@ async def test_health_has_one_shape_in_every_state(redis: Redis, path: str, stat
         assert set(body) == set(Health.model_fields)
 
 
-async def test_a_store_that_is_away_degrades_and_is_noticed(tmp_path: Path) -> None:
-    async with (
-        Redis(unix_socket_path=str(tmp_path / "none.sock")) as away,
-        serving(await _app(away, "ready")) as running,
-    ):
-        response = await running.get("/health")
-        assert response.status == 200
-        assert (await response.json())["store"] == "degraded"
+async def test_a_store_that_is_away_degrades_and_is_noticed(redis: Redis, tmp_path: Path) -> None:
+    app = await _app(redis, "ready")
+    async with Redis(unix_socket_path=str(tmp_path / "none.sock")) as away:
+        app[keys.REDIS] = away
+        async with serving(app) as running:
+            response = await running.get("/health")
+            assert response.status == 200
+            assert (await response.json())["store"] == "degraded"
 
 
 async def test_metrics_are_prometheus_text(client: TestClient[web.Request, web.Application]) -> None:

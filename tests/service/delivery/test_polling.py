@@ -153,6 +153,13 @@ async def test_a_client_that_leaves_ends_its_wait(client: apps.Client) -> None:
     await until(lambda: core(client).manager.get("s").idle)
 
 
+async def test_a_list_changes_when_a_query_comes_or_goes(client: apps.Client) -> None:
+    changed = await waiting(client, f"{FLASH}?wait=5", headers={"If-None-Match": await tag(client)})
+    await ok(client, "POST", FLASH, {"query": "Cold?"})
+    status, reply = await changed
+    assert (status, len(reply["data"])) == (200, 2)
+
+
 async def test_after_reads_what_was_written(client: apps.Client, engine: FastEngine) -> None:
     engine.ingest_gate.clear()
     ack = await ok(client, "POST", f"{SESSION}/push", {"data": ["a", "b"]})
