@@ -42,6 +42,10 @@ OPERATIONS = (*sessions.OPERATIONS, *models.OPERATIONS, *system.OPERATIONS)
 
 Loader = Callable[[], Engine]
 
+_DRAIN_STEP_SECONDS = 0.05
+# aiohttp waits this long for requests to end, and as long again before it cancels those that did not.
+_CANCEL_SECONDS = 0.5
+
 
 def create_app(
     settings: Settings,
@@ -74,7 +78,7 @@ def create_app(
     add_routes(app, OPERATIONS)
     app.on_response_prepare.append(stamp_response)
     app.on_response_prepare.append(add_cors_headers)
-    app.on_shutdown.append(_close_subscriptions)
+    app.on_shutdown.append(_drain)
     app.cleanup_ctx.append(partial(_parts, engine=engine, redis=redis, failed=failed))
     return app
 
@@ -143,8 +147,13 @@ def _gauges(app: web.Application) -> dict[str, float]:
     }
 
 
-async def _close_subscriptions(app: web.Application) -> None:
+async def _drain(app: web.Application) -> None:
+    """End what would never end by itself, then give what runs the time the operator allows."""
     app[CORE].close_subscriptions()
+    for _ in range(int(app[SETTINGS].shutdown_seconds / _DRAIN_STEP_SECONDS)):
+        if not app[METRICS].connections:
+            return
+        await asyncio.sleep(_DRAIN_STEP_SECONDS)
 
 
 def run(settings: Settings) -> int:
@@ -170,7 +179,7 @@ async def _serve(settings: Settings) -> int:
         create_app(settings, failed=fail),
         handler_cancellation=True,
         access_log=logging.getLogger("aiohttp.access") if settings.log_level == "debug" else None,
-        shutdown_timeout=settings.shutdown_seconds,
+        shutdown_timeout=_CANCEL_SECONDS,
         keepalive_timeout=30,
     )
     try:

@@ -156,9 +156,9 @@ class Settings(BaseSettings):
     )
     shutdown_seconds: float = _setting(
         "Server",
-        10.0,
-        "Time, in seconds, that running requests get to end after SIGTERM; short enough for orchestrators that kill"
-        " after 15 s.",
+        8.0,
+        "Time, in seconds, that running requests get to end after SIGTERM. Closing engine and store takes a few seconds"
+        " more; together they stay within the 15 s after which careful orchestrators kill.",
         ge=0,
         le=600,
     )

@@ -91,4 +91,6 @@ def serving(command: Sequence[str], data_dir: Path, *flags: str, ready: float = 
         yield server
     finally:
         code = server.stop()
-    assert code == 0, "\n".join(server.lines[-40:])
+    log = "\n".join(server.lines[-40:])
+    assert code == 0, log
+    assert "Traceback" not in log

@@ -122,9 +122,11 @@ class VllmEngine:
         if self._closed:
             return
         self._closed = True
-        await asyncio.to_thread(self._llm.shutdown)
         if self._llm.output_handler is not None:
+            # It would report the end of the engine's process as an error.
+            self._llm.output_handler.cancel()
             await asyncio.wait([self._llm.output_handler], timeout=_RELEASE_TIMEOUT)
+        await asyncio.to_thread(self._llm.shutdown)
         # vLLM leaves its sockets' context, two threads and all, to the garbage collector.
         self._llm.engine_core.resources.ctx.destroy(linger=0)
         # Its finalizer would shut down once more, and fail where the interpreter has begun to take modules apart.

@@ -99,6 +99,8 @@ def start(options: EngineOptions) -> Any:
         if options.threads is not None:
             os.environ.pop("OMP_NUM_THREADS", None)
     with _environment(environment), _interrupts_blocked():
+        # The server's logging is not in that process, so vLLM's own has to keep its remarks back there.
+        os.environ.pop("VLLM_CONFIGURE_LOGGING", None)
         config = AsyncEngineArgs(**arguments).create_engine_config()
         _refuse_small_pool(config)
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
