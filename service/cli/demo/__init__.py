@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,8 @@ def demo(
     ] = None,
 ) -> None:
     """Start a server, stream a year of Seattle weather into it, and watch three questions being answered."""
+    if not math.isfinite(rate):
+        raise typer.BadParameter("must be a number of lines per second", param_hint="--rate")
     # Imported here so that other commands' --help need not load an HTTP client.
     from service.cli.demo.player import run
 
