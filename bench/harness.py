@@ -80,7 +80,8 @@ async def serving(**options: Any) -> AsyncIterator[Bench]:
         models = default_data_dir() / "models"
         models.mkdir(parents=True, exist_ok=True)
         (Path(scratch) / "models").symlink_to(models)
-        app = create_app(Settings(data_dir=Path(scratch), port=0, **options))
+        failed = asyncio.Event()
+        app = create_app(Settings(data_dir=Path(scratch), port=0, **options), failed=failed.set)
         runner = web.AppRunner(app, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -89,6 +90,8 @@ async def serving(**options: Any) -> AsyncIterator[Bench]:
         try:
             async with aiohttp.ClientSession(f"http://{host}:{port}") as client:
                 while not app[CORE].up:
+                    if failed.is_set():
+                        raise RuntimeError("the engine could not be loaded; the reason is above")
                     await asyncio.sleep(0.2)
                 yield Bench(client, app[CORE])
         finally:

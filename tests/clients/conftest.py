@@ -12,7 +12,7 @@ import pytest
 from tests.servers import FAST, REAL, Server, serving
 
 
-@pytest.fixture(scope="session", params=["fast", "vllm"])
+@pytest.fixture(scope="package", params=["fast", "vllm"])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_path: Path
 ) -> Iterator[Server]:
