@@ -47,8 +47,10 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def engine_options(model_path: Path) -> EngineOptions:
-    """A real engine that is small enough to reach its limits in a test."""
-    return EngineOptions(model=model_path, name="real", context=2048, kv_cache_bytes=512 << 20, max_num_seqs=64)
+    """A real engine that is small enough to reach its limits in a test, and exact on every processor."""
+    return EngineOptions(
+        model=model_path, name="real", context=2048, dtype="float32", kv_cache_bytes=512 << 20, max_num_seqs=64
+    )
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -20,7 +20,7 @@ def server(
     if request.param == "fast":
         command, flags = FAST, ()
     else:
-        command, flags = REAL, ("--model", str(model_path), "--kv-cache-gb", "1")
+        command, flags = REAL, ("--model", str(model_path), "--kv-cache-gb", "1", "--dtype", "float32")
     with serving(command, data_dir, *flags) as running:
         yield running
 
