@@ -92,8 +92,7 @@ class Metrics:
         flash_hit: seconds to answer from the flash cache.
         generate_first_token: seconds from a request for generation to its first token.
         generate_total: seconds from a request for generation to its end.
-        answer_staleness_versions: data versions by which served answers were behind.
-        answer_staleness_seconds: seconds by which served answers were behind; 0 for fresh ones.
+        answer_staleness_versions: data versions a stream had moved on by when an answer over it was ready.
     """
 
     def __init__(self, gauges: Gauges) -> None:
@@ -110,12 +109,9 @@ class Metrics:
         self.flash_hit = self._seconds("flash_hit", "Answering from the flash cache.", _FAST)
         self.generate_first_token = self._seconds("generate_first_token", "From request to first token.", _SLOW)
         self.generate_total = self._seconds("generate", "From request to the end of its answer.", _SLOW)
-        self.answer_staleness_seconds = self._seconds(
-            "answer_staleness", "By how much served answers were behind.", _SLOW
-        )
         self.answer_staleness_versions = Histogram(
             f"{PREFIX}_answer_staleness_versions",
-            "By how many data versions served answers were behind.",
+            "By how many data versions the stream had moved on when an answer was ready.",
             buckets=_VERSIONS,
             registry=self._registry,
         )

@@ -267,9 +267,8 @@ class Manager:
                 if batch is not None:
                     session.settle()
                     seconds = time.monotonic() - batch.accepted_at
-                    tokens = sum(len(entry.tokens) for entry in batch.entries)
                     for listener in self._listeners:
-                        listener.settled(session, tokens, seconds)
+                        listener.settled(session, len(batch.tokens), seconds)
                     if len(session.queue):
                         session.wake()
         except AskaheadError as error:
