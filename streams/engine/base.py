@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from streams.messages import Conversation, Shape, ToolCall
 
 FinishReason = Literal["stop", "length"]
 
@@ -19,6 +21,7 @@ class Priority(IntEnum):
     FOREGROUND = 0
     FLASH = 5
     INGEST = 10
+    WARM = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +42,26 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the text may be, enforced token by token.
+
+    Attributes:
+        kind: ``json`` for a JSON schema, ``structural_tag`` for one of xgrammar's structural tags.
+        value: the schema or tag, as JSON values.
+    """
+
+    kind: Literal["json", "structural_tag"]
+    value: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How to generate. ``temperature`` 0 is greedy.
 
     Attributes:
+        constraint: None for free text.
+        keep_markup: leave control tokens in the text, for a :class:`ReplyReader` that needs to see them; the token
+            that ends the answer is never in it.
         top_logprobs: how many of the most likely tokens to report at each position (0 for none).
         logprob_token_ids: report the log-probabilities of these tokens, before any mask, in place of ``top_logprobs``.
     """
@@ -55,6 +74,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     top_logprobs: int = 0
     logprob_token_ids: tuple[int, ...] = ()
+    constraint: Constraint | None = None
+    keep_markup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +88,7 @@ class Piece:
         logprobs: one ``{token id: log-probability}`` per new token, empty unless asked for.
         cached_tokens: prompt tokens whose KV was already there.
         finish_reason: set on the last piece only.
+        stop: the stop sequence that ended the answer, on the last piece, if one did.
     """
 
     text: str
@@ -74,6 +96,7 @@ class Piece:
     logprobs: tuple[Mapping[int, float], ...]
     cached_tokens: int
     finish_reason: FinishReason | None
+    stop: str | None = None
 
 
 class Tokenizer(Protocol):
@@ -83,17 +106,108 @@ class Tokenizer(Protocol):
     def eos_id(self) -> int:
         """The token that ends an answer."""
 
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Every token that ends an answer, :attr:`eos_id` among them."""
+
     def encode(self, text: str) -> list[int]:
         """Tokenize untrusted text: no control token can come out, whatever the text says."""
 
     def encode_markup(self, text: str) -> list[int]:
         """Tokenize a piece of the chat template, control tokens included."""
 
-    def render(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object]) -> str:
-        """Render the model's chat template, ending with the opening of the assistant's reply.
+    def guard(self, text: str, mark: str) -> str:
+        """Put ``mark`` inside of whatever would be a control token, so that the text can be rendered into a template.
+
+        Cut at its marks and tokenized piece by piece with :meth:`encode_markup`, it yields no control token.
+        """
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes a token stands for; part of a character, perhaps. A control token's are its surface."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        options: Mapping[str, object],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        generation: bool = True,
+    ) -> str:
+        """Render the model's chat template.
+
+        Args:
+            messages: in the form of OpenAI's chat API, except that the arguments of calls are JSON values.
+            options: the template's own.
+            tools: as in OpenAI's chat API; only where the :attr:`Dialect.takes_tools`.
+            generation: end with the opening of the assistant's reply.
 
         Raises:
             InvalidInput: the template refuses these messages or options.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What a piece of generated text adds to a reply, once it is clear what it is."""
+
+    reasoning: str = ""
+    content: str = ""
+
+
+class ReplyReader(Protocol):
+    """Takes one reply apart while it is generated.
+
+    Attributes:
+        constraint: what the reply must obey; to be handed to the engine, as ``keep_markup`` is.
+        keep_markup: see :class:`Sampling`.
+    """
+
+    constraint: Constraint | None
+    keep_markup: bool
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the next token belongs to the reasoning, its markers included."""
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of reasoning so far, markers included."""
+
+    @property
+    def call_ended(self) -> bool:
+        """Whether the only call the reply may have is complete: generation can stop here."""
+
+    @property
+    def malformed(self) -> bool:
+        """Whether something that began as a call could not be read as one; known once finished."""
+
+    def read(self, piece: Piece) -> Delta:
+        """Take in the next piece. The one with a finish reason is the last, and flushes what was held back."""
+
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls, complete, in order; to be asked when the last piece was read."""
+
+
+class Dialect(Protocol):
+    """How a model writes calls and reasoning, known from its chat template."""
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template renders tools."""
+
+    @property
+    def reasons(self) -> bool:
+        """Whether replies may begin with reasoning that can be told apart."""
+
+    @property
+    def switchable(self) -> bool:
+        """Whether the template option ``enable_thinking`` turns reasoning on and off."""
+
+    def reader(self, conversation: Conversation, shape: Shape, prompt: Sequence[int]) -> ReplyReader:
+        """A reader for the reply to ``prompt``, the tokens that ``conversation`` renders to.
+
+        Raises:
+            InvalidInput: a schema cannot be enforced; the message says which part of it.
         """
 
 
@@ -103,6 +217,10 @@ class Held(Protocol):
     @property
     def tokens(self) -> int:
         """Tokens whose KV is resident."""
+
+    @property
+    def cached(self) -> int:
+        """How many of the first call's tokens the prefix cache had already."""
 
     async def extend(self, tokens: Sequence[int]) -> None:
         """Append tokens; returns when their KV is resident.
@@ -128,7 +246,10 @@ class Engine(Protocol):
     def dead(self) -> bool:
         """True once the engine cannot answer any more."""
 
-    def hold(self) -> Held:
+    @property
+    def dialect(self) -> Dialect: ...
+
+    def hold(self, priority: Priority = Priority.INGEST) -> Held:
         """A new, empty hold."""
 
     def generate(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
