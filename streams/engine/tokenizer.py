@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from tokenizers import Tokenizer as Backend
 
 from streams.errors import InvalidInput, ModelError
 
+_METASPACE = "\u2581"
+
 
 class HfTokenizer:
     """A :class:`~streams.engine.base.Tokenizer` read from a model directory. Safe to use from several threads.
 
     Attributes:
+        template: the fast tokenizer of transformers that is wrapped.
+        end_ids: see :attr:`streams.engine.base.Tokenizer.end_ids`.
         control_ids: every token that means something to the model beside its text: special tokens, added tokens
             whether or not they are flagged special, and the tokens that end a generation.
     """
@@ -33,14 +38,14 @@ class HfTokenizer:
             raise ModelError("The model has no tokenizer.json; convert its tokenizer to a fast one first.")
         if template.eos_token_id is None:
             raise ModelError("The model's tokenizer names no eos_token; set it in tokenizer_config.json.")
-        self._template = template
+        self.template = template
         self._markup = backend
         self._plain = _without_added_tokens(backend)
         self._eos_id: int = template.eos_token_id
+        self._bytes_of = _bytes_of_pieces(backend)
+        self.end_ids = frozenset({*generation_eos, self._eos_id})
         self._reserved = frozenset(inspect.signature(template.apply_chat_template).parameters) - {"kwargs"}
-        self.control_ids = frozenset(
-            {*template.all_special_ids, *template.added_tokens_decoder, *generation_eos, self._eos_id}
-        )
+        self.control_ids = frozenset({*template.all_special_ids, *template.added_tokens_decoder, *self.end_ids})
 
     @classmethod
     def load(cls, model: Path) -> HfTokenizer:
@@ -100,15 +105,56 @@ class HfTokenizer:
         ids: list[int] = _encode(self._markup, text).ids
         return ids
 
-    def render(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object]) -> str:
+    def guard(self, text: str, mark: str) -> str:
+        """See :meth:`streams.engine.base.Tokenizer.guard`. A control token of one character gives way to the mark.
+
+        Raises:
+            InvalidInput: the text is not valid Unicode.
+        """
+        safe: list[str] = []
+        parts = [text]
+        while parts:
+            part = parts.pop()
+            encoding = _encode(self._markup, part)
+            spans = [span for id_, span in zip(encoding.ids, encoding.offsets, strict=True) if id_ in self.control_ids]
+            if not spans:
+                safe.append(part)
+                continue
+            kept, pieces = 0, []
+            for start, end in spans:
+                middle = (start + end) // 2
+                pieces.append(part[kept:middle])
+                kept = middle if end - start > 1 else max(end, start + 1)
+            parts.extend(reversed([*pieces, part[kept:]]))
+        return mark.join(safe)
+
+    def token_bytes(self, token: int) -> bytes:
+        """See :meth:`streams.engine.base.Tokenizer.token_bytes`. Rows of the model without a token have none."""
+        piece = self._markup.id_to_token(token)
+        if piece is None:
+            return b""
+        return piece.encode() if token in self.control_ids else self._bytes_of(piece)
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        options: Mapping[str, object],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        generation: bool = True,
+    ) -> str:
         """See :meth:`streams.engine.base.Tokenizer.render`. A model without a template gets the contents in lines."""
         if taken := sorted(self._reserved & options.keys()):
             raise InvalidInput(f"{taken[0]} is not an option of the chat template; leave it out.", param=taken[0])
-        if self._template.chat_template is None:
+        if self.template.chat_template is None:
             return "".join(f"{message['content']}\n" for message in messages)
         try:
-            rendered: str = self._template.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=True, **options
+            rendered: str = self.template.apply_chat_template(
+                [dict(message) for message in messages],
+                tools=None if tools is None else [dict(tool) for tool in tools],
+                tokenize=False,
+                add_generation_prompt=generation,
+                **options,
             )
         except Exception as exc:  # a template is the model author's program: it may raise anything
             raise InvalidInput(f"The model's chat template refuses these messages: {exc}", param="messages") from exc
@@ -129,6 +175,38 @@ def _without_added_tokens(backend: Backend) -> Backend:
     plain = Backend.from_str(json.dumps(state))
     plain.encode_special_tokens = True
     return plain
+
+
+def _bytes_of_pieces(backend: Backend) -> Callable[[str], bytes]:
+    """How the pieces of this vocabulary spell bytes."""
+    state = json.loads(backend.to_str())
+    kinds = set(_kinds(state["decoder"])) | set(_kinds(state["pre_tokenizer"]))
+    if "ByteLevel" in kinds:
+        table = {char: byte for byte, char in _byte_alphabet()}
+        return lambda piece: b"".join(bytes((table[char],)) if char in table else char.encode() for char in piece)
+    fallback = state["model"].get("byte_fallback") or "ByteFallback" in kinds
+
+    def spelled(piece: str) -> bytes:
+        if fallback and (byte := re.fullmatch(r"<0x([0-9A-F]{2})>", piece)):
+            return bytes.fromhex(byte[1])
+        return piece.replace(_METASPACE, " ").encode()
+
+    return spelled
+
+
+def _kinds(component: Mapping[str, Any] | None) -> list[str]:
+    """The types of a tokenizer's component, and of those it is made of."""
+    if component is None:
+        return []
+    parts = [*component.get("decoders", ()), *component.get("pretokenizers", ())]
+    return [component["type"], *(kind for part in parts for kind in _kinds(part))]
+
+
+def _byte_alphabet() -> list[tuple[int, str]]:
+    """The characters for which byte-level vocabularies write bytes: printable ones themselves, the rest from 256 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return [(byte, chr(byte)) for byte in printable] + [(byte, chr(256 + n)) for n, byte in enumerate(others)]
 
 
 def _generation_eos(path: Path) -> list[int]:

@@ -6,64 +6,22 @@ It accounts for context, KV blocks and cached prefixes as vLLM does, and its ans
 from __future__ import annotations
 
 import asyncio
+import codecs
 import hashlib
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple
 
 from streams.engine.base import FinishReason, ModelFacts, Piece, Priority, Sampling
 from streams.errors import Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput
+from tests.engine.fast_dialect import FastDialect, obeying, thinks
+from tests.engine.fast_tokenizer import CONTROL, DEFAULT_SYSTEM, IM_END, THOUGHT, VOCABULARY, FastTokenizer
 
-ENDOFTEXT, IM_START, IM_END = 256, 257, 258
-CONTROL = {"<|endoftext|>": ENDOFTEXT, "<|im_start|>": IM_START, "<|im_end|>": IM_END}
-VOCABULARY = 259
 WORDS = ("rising", "falling", "steady", "volatile", "normal", "unusual", "yes", "no")
-DEFAULT_SYSTEM = "You are a helpful AI assistant."
 MAX_LOGPROBS = 20
 
-
-class FastTokenizer:
-    """One token per byte of UTF-8, three control tokens, and the ChatML template."""
-
-    control_ids = frozenset(CONTROL.values())
-
-    @property
-    def eos_id(self) -> int:
-        return IM_END
-
-    def encode(self, text: str) -> list[int]:
-        try:
-            return list(text.encode())
-        except UnicodeEncodeError as exc:
-            raise InvalidInput("The text is not valid Unicode: it has half of a surrogate pair.") from exc
-
-    def encode_markup(self, text: str) -> list[int]:
-        ids: list[int] = []
-        while text:
-            found = [(text.find(surface), surface) for surface in CONTROL if surface in text]
-            at, surface = min(found, default=(len(text), ""))
-            ids += self.encode(text[:at])
-            if surface:
-                ids.append(CONTROL[surface])
-            text = text[at + len(surface) :]
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        surfaces = {id_: surface for surface, id_ in CONTROL.items()}
-        return "".join(surfaces[i] if i in surfaces else chr(i) for i in ids).encode("latin-1").decode()
-
-    def render(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object]) -> str:
-        if unknown := sorted(options):
-            raise InvalidInput(f"{unknown[0]} is not an option of the chat template.", param=unknown[0])
-        for message in messages:
-            if message.keys() < {"role", "content"}:
-                raise InvalidInput("The chat template needs a role and a content.", param="messages")
-        shown = list(messages)
-        if not shown or shown[0]["role"] != "system":
-            shown.insert(0, {"role": "system", "content": DEFAULT_SYSTEM})
-        turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in shown)
-        return f"{turns}<|im_start|>assistant\n"
+__all__ = ["CONTROL", "DEFAULT_SYSTEM", "VOCABULARY", "WORDS", "Call", "FastEngine", "FastHeld", "FastTokenizer"]
 
 
 class Call(NamedTuple):
@@ -83,11 +41,13 @@ class FastEngine:
         calls: everything asked, in order.
         holds: the holds that have tokens now.
         running: generations that have started and not ended.
+        script: what it says to the next requests in the foreground, in place of answers of its own.
     """
 
     def __init__(self, *, context: int = 4096, block_size: int = 16, kv_capacity: int = 65536) -> None:
         self._facts = ModelFacts(name="fast", context=context, block_size=block_size, kv_capacity=kv_capacity)
         self._tokenizer = FastTokenizer()
+        self._dialect = FastDialect()
         self._dead = False
         self._cache: OrderedDict[bytes, None] = OrderedDict()
         self._serial = itertools.count(1)
@@ -98,6 +58,7 @@ class FastEngine:
         self.calls: list[Call] = []
         self.holds: set[FastHeld] = set()
         self.running = 0
+        self.script: deque[str] = deque()
 
     @property
     def facts(self) -> ModelFacts:
@@ -106,6 +67,10 @@ class FastEngine:
     @property
     def tokenizer(self) -> FastTokenizer:
         return self._tokenizer
+
+    @property
+    def dialect(self) -> FastDialect:
+        return self._dialect
 
     @property
     def dead(self) -> bool:
@@ -120,8 +85,8 @@ class FastEngine:
     async def close(self) -> None:
         self.kill()
 
-    def hold(self) -> FastHeld:
-        return FastHeld(self)
+    def hold(self, priority: Priority = Priority.INGEST) -> FastHeld:
+        return FastHeld(self, priority)
 
     async def generate(
         self, tokens: Sequence[int], sampling: Sampling, priority: Priority
@@ -133,10 +98,13 @@ class FastEngine:
         self.running += 1
         try:
             await self.passing(self.generate_gate)
-            cached = self._cached(prompt)
+            cached = self.cached(prompt)
             self._touch(prompt)
-            salt = b"" if not sampling.temperature else str(sampling.seed or -next(self._serial)).encode()
-            steps, finish = _answer(prompt, sampling, salt, self._facts.context)
+            text = self.script.popleft() if self.script and priority == Priority.FOREGROUND else None
+            if text is None:
+                salt = b"" if not sampling.temperature else str(sampling.seed or -next(self._serial)).encode()
+                text = _text(prompt, sampling, salt, self._facts.context)
+            steps, finish, stop = _steps(text, sampling, min(sampling.max_tokens, self._facts.context - len(prompt)))
             for position, (token, text) in enumerate(steps):
                 await self.passing(self.generate_gate)
                 yield Piece(
@@ -145,6 +113,7 @@ class FastEngine:
                     logprobs=_logprobs(_digest(prompt, str(position).encode()), token, sampling),
                     cached_tokens=cached,
                     finish_reason=finish if position == len(steps) - 1 else None,
+                    stop=stop if position == len(steps) - 1 else None,
                 )
             self._touch(prompt + [token for token, _ in steps[:-1]])
         finally:
@@ -193,7 +162,8 @@ class FastEngine:
             blocks.append(chain)
         return blocks
 
-    def _cached(self, prompt: list[int]) -> int:
+    def cached(self, prompt: list[int]) -> int:
+        """How many tokens of a prompt need not be computed."""
         # The last token is always computed, for its logits are what a question is about.
         hits = itertools.takewhile(self._cache.__contains__, self._blocks(prompt[:-1]))
         return sum(1 for _ in hits) * self._facts.block_size
@@ -211,11 +181,13 @@ class FastEngine:
 class FastHeld:
     """A :class:`~streams.engine.base.Held`. Fails and ends as the real one does."""
 
-    def __init__(self, engine: FastEngine) -> None:
+    def __init__(self, engine: FastEngine, priority: Priority) -> None:
         self._engine = engine
+        self._priority = priority
         self._over = False
         self._lock = asyncio.Lock()
         self.content: list[int] = []
+        self.cached = 0
 
     @property
     def tokens(self) -> int:
@@ -229,13 +201,15 @@ class FastHeld:
                 raise Conflict("These tokens are no longer held; hold the stream again.")
             if len(self.content) + len(tokens) >= self._engine.facts.context:
                 raise ContextLengthExceeded("The stream does not fit the context.")
-            self._engine.calls.append(Call("extend", len(tokens), Priority.INGEST))
+            self._engine.calls.append(Call("extend", len(tokens), self._priority))
             try:
                 self._engine.require_alive()
                 await self._engine.passing(self._engine.ingest_gate)
             except BaseException:
                 self._give_back()
                 raise
+            if not self.content:
+                self.cached = self._engine.cached(list(tokens))
             self.content.extend(tokens)
             self._engine.holds.add(self)
             self._engine.settle(self)
@@ -243,7 +217,7 @@ class FastHeld:
     async def release(self) -> None:
         async with self._lock:
             if self.content:
-                self._engine.calls.append(Call("release", len(self.content), Priority.INGEST))
+                self._engine.calls.append(Call("release", len(self.content), self._priority))
             self._give_back()
 
     def _give_back(self) -> None:
@@ -256,24 +230,32 @@ def _digest(tokens: Sequence[int], salt: bytes = b"") -> bytes:
     return hashlib.blake2b(b"".join(t.to_bytes(4, "big") for t in tokens) + b"|" + salt, digest_size=8).digest()
 
 
-def _answer(
-    prompt: list[int], sampling: Sampling, salt: bytes, context: int
-) -> tuple[list[tuple[int, str]], FinishReason]:
-    """The tokens of an answer, each with the text it adds, and why the answer ends."""
-    room = min(sampling.max_tokens, context - len(prompt))
+def _text(prompt: list[int], sampling: Sampling, salt: bytes, context: int) -> str:
+    """What is said to a prompt: thoughts if it opens some, then what the constraint asks for, or a word."""
     word = WORDS[_digest(prompt, salt)[0] % len(WORDS)]
-    text = " ".join([word] * (1 + room // len(word))) if sampling.ignore_eos else word
-    steps = [(byte, chr(byte)) for byte in text.encode()]
+    thoughts = f"It may be {word}.{THOUGHT}" if thinks(prompt) else ""
+    if sampling.constraint is not None:
+        return thoughts + obeying(sampling.constraint)
+    room = min(sampling.max_tokens, context - len(prompt))
+    return thoughts + (" ".join([word] * (1 + room // len(word))) if sampling.ignore_eos else word)
+
+
+def _steps(text: str, sampling: Sampling, room: int) -> tuple[list[tuple[int, str]], FinishReason, str | None]:
+    """The tokens of an answer, each with the text it adds; why the answer ends, and the stop sequence that ended it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    steps = [(byte, decoder.decode(bytes([byte]))) for byte in text.encode()]
     finish: FinishReason = "stop"
-    if hits := [at for stop in sampling.stop if (at := text.find(stop)) >= 0]:
-        at = min(hits)
-        last = max(at + len(stop) for stop in sampling.stop if text.find(stop) == at)
-        steps = [(token, shown if i < at else "") for i, (token, shown) in enumerate(steps[:last])]
+    hits = sorted((at, -len(stop), stop) for stop in sampling.stop if (at := text.find(stop)) >= 0)
+    stop = hits[0][2] if hits else None
+    if stop is not None:
+        kept = len(text[: hits[0][0]].encode())
+        last = kept + len(stop.encode())
+        steps = [(token, shown if i < kept else "") for i, (token, shown) in enumerate(steps[:last])]
     elif not sampling.ignore_eos:
         steps.append((IM_END, ""))
     else:
         finish = "length"
-    return (steps, finish) if len(steps) <= room else (steps[:room], "length")
+    return (steps, finish, stop) if len(steps) <= room else (steps[:room], "length", None)
 
 
 def _logprobs(state: bytes, sampled: int, sampling: Sampling) -> tuple[Mapping[int, float], ...]:
