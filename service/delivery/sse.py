@@ -1,16 +1,19 @@
-"""Session events as server-sent events."""
+"""Server-sent events: answers piece by piece, and the events of sessions."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 
 import orjson
 from aiohttp import web
 
-from flashquery.events import Event, SubscriptionEnded
+from flashquery.events import SubscriptionEnded
 from service.core import CORE
 from service.delivery.feed import Feed
 from service.keys import SETTINGS
+from streams.errors import AskaheadError
 from streams.session import Session
 
 HEADERS = {
@@ -21,14 +24,18 @@ HEADERS = {
 }
 
 
+DONE = b"data: [DONE]\n\n"
+"""Ends streams of unnamed frames."""
+
+
 def data_frame(payload: object) -> bytes:
     """One unnamed frame."""
     return b"data: " + orjson.dumps(payload) + b"\n\n"
 
 
-def event_frame(event: Event) -> bytes:
+def event_frame(kind: str, payload: object) -> bytes:
     """One named frame."""
-    return b"event: " + event.kind.encode() + b"\n" + data_frame(event.data)
+    return b"event: " + kind.encode() + b"\n" + data_frame(payload)
 
 
 async def write(request: web.Request, response: web.StreamResponse, frames: bytes) -> None:
@@ -47,6 +54,29 @@ async def write(request: web.Request, response: web.StreamResponse, frames: byte
         raise ConnectionAbortedError("the client does not read") from None
 
 
+async def stream_answer(
+    request: web.Request, frames: AsyncGenerator[bytes, None], failure: Callable[[AskaheadError], bytes]
+) -> web.StreamResponse:
+    """Send an answer while it is generated.
+
+    Args:
+        request: the request.
+        frames: the answer. Until the first one is there, a failure is raised, and can be told by its status.
+        failure: frames that tell of a failure after that, and end the stream.
+    """
+    async with aclosing(frames):
+        frame = await anext(frames, b"")
+        response = web.StreamResponse(headers=HEADERS)
+        await response.prepare(request)
+        try:
+            while frame:
+                await write(request, response, frame)
+                frame = await anext(frames, b"")
+        except AskaheadError as error:
+            await write(request, response, failure(error))
+    return response
+
+
 async def stream_events(request: web.Request, session: Session) -> web.StreamResponse:
     """Send a session's events until it is deleted, the client leaves or falls behind, or the server stops."""
     settings, flash = request.app[SETTINGS], request.app[CORE].flash
@@ -55,11 +85,11 @@ async def stream_events(request: web.Request, session: Session) -> web.StreamRes
         opening = await feed.opening()
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
-        frame = b"".join(event_frame(event) for event in opening)
+        frame = b"".join(event_frame(event.kind, event.data) for event in opening)
         try:
             while True:
                 await write(request, response, frame)
                 event = await feed.next(settings.heartbeat_seconds)
-                frame = b": heartbeat\n\n" if event is None else event_frame(event)
+                frame = b": heartbeat\n\n" if event is None else event_frame(event.kind, event.data)
         except SubscriptionEnded:
             return response

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from service.api.requests import await_entries, openai_failure
+from service.api.runs import Run, running
 from service.api.sessions.protocol import GenerateBody, Generation, PromptTokensDetails, Usage
 from service.bodies import read_model, respond
 from service.core import CORE
-from service.delivery.sse import HEADERS, data_frame, write
-from service.errors import error_body, request_id
-from service.keys import METRICS, SETTINGS
-from service.metrics import Metrics
-from streams.engine.base import FinishReason, Piece, Sampling
-from streams.errors import AskaheadError, EngineUnavailable
+from service.delivery.sse import DONE, HEADERS, data_frame, stream_answer
+from service.keys import METRICS
+from streams.engine.base import FinishReason, Piece
+from streams.errors import EngineUnavailable
 from streams.questions import Prompt
 from streams.session import Session
-
-_DONE = b"data: [DONE]\n\n"
-# More tokens than any context has: the prompt's room decides.
-_UNLIMITED = 2**31
 
 
 async def generate(request: web.Request, session: Session) -> web.StreamResponse:
@@ -33,34 +29,20 @@ async def generate(request: web.Request, session: Session) -> web.StreamResponse
     core = request.app[CORE]
     started = time.monotonic()
     session.touch()
-    if body.after is not None:
-        with session.pinned():
-            await session.resident(body.after, request.app[SETTINGS].wait_seconds_max)
+    await await_entries(request, session, body.after)
     questions = core.manager.questions
     options = body.template_options
     if questions.plain(session, options):
         hit = await _from_cache(request, session, body.prompt, started)
         if hit is not None:
-            return await _send_hit(request, hit) if body.stream else _respond(request, hit)
+            return _stream_hit(hit) if body.stream else _respond(request, hit)
     prompt = questions.prompt(session, questions.encode(body.prompt), options=options)
-    sampling = Sampling(
-        max_tokens=body.max_tokens or body.max_completion_tokens or _UNLIMITED,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        seed=body.seed,
-        ignore_eos=body.ignore_eos,
-        stop=body.stops,
-    )
-    with questions.foreground(session):
-        pieces = questions.ask(prompt, sampling)
-        run = _Run(session, prompt, request.app[METRICS], started)
-        try:
-            return await (_stream if body.stream else _whole)(request, run, pieces)
-        except BaseException as error:
-            run.failed(error)
-            raise
-        finally:
-            await pieces.aclose()
+    with questions.foreground(session), running(request.app[METRICS], started, len(prompt.tokens)) as run:
+        answer = _Answer(session, prompt, run)
+        async with aclosing(questions.ask(prompt, body.sampling)) as pieces:
+            if body.stream:
+                return await stream_answer(request, answer.frames(pieces), openai_failure(request, run))
+            return _respond(request, await answer.whole(pieces))
 
 
 async def _from_cache(request: web.Request, session: Session, text: str, started: float) -> Generation | None:
@@ -85,46 +67,39 @@ async def _from_cache(request: web.Request, session: Session, text: str, started
 
 
 @dataclass(slots=True)
-class _Run:
-    """One computed answer: counts while it runs, and says what it cost."""
+class _Answer:
+    """One computed answer, and what it cost so far."""
 
     session: Session
     prompt: Prompt
-    metrics: Metrics
-    started: float
+    run: Run
+    text: list[str] = field(default_factory=list)
     cached: int = 0
     completion: int = 0
     finish_reason: FinishReason | None = None
-    first_seen: bool = False
-    ended: bool = False
 
-    def __post_init__(self) -> None:
-        self.metrics.counters.requests_started += 1
-        self.metrics.counters.prompt_tokens += len(self.prompt.tokens)
+    async def whole(self, pieces: AsyncGenerator[Piece, None]) -> Generation:
+        """All of it at once."""
+        async for piece in pieces:
+            self._take(piece)
+        return self._result().model_copy(update={"text": "".join(self.text)})
 
-    def count(self, piece: Piece) -> None:
-        """Take note of a piece."""
-        counters = self.metrics.counters
-        if not self.first_seen:
-            self.first_seen = True
-            self.cached = piece.cached_tokens
-            self.metrics.generate_first_token.observe(time.monotonic() - self.started)
-            counters.session_cached_tokens += self.cached
-        counters.steps += 1
-        counters.generated_tokens += len(piece.token_ids)
+    async def frames(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
+        """The same piece by piece."""
+        async for piece in pieces:
+            self._take(piece)
+            if piece.text:
+                yield data_frame({"text": piece.text})
+        yield data_frame(_done(self._result())) + DONE
+
+    def _take(self, piece: Piece) -> None:
+        self.run.step(len(piece.token_ids), session_cached=piece.cached_tokens)
+        self.text.append(piece.text)
+        self.cached = piece.cached_tokens
         self.completion += len(piece.token_ids)
         self.finish_reason = piece.finish_reason or self.finish_reason
 
-    def failed(self, error: BaseException) -> None:
-        """Take note of how it ended, if not well."""
-        if self.ended:
-            return
-        if isinstance(error, asyncio.CancelledError | ConnectionError):
-            self.metrics.counters.requests_cancelled += 1
-        else:
-            self.metrics.counters.requests_failed += 1
-
-    def result(self) -> Generation:
+    def _result(self) -> Generation:
         """Everything about the answer but its text.
 
         Raises:
@@ -132,9 +107,7 @@ class _Run:
         """
         if self.finish_reason is None:
             raise EngineUnavailable("the engine stopped before the answer was complete; try again", retry_after=5)
-        self.ended = True
-        self.metrics.counters.requests_ok += 1
-        self.metrics.generate_total.observe(time.monotonic() - self.started)
+        self.run.succeeded()
         prompt_tokens = len(self.prompt.tokens)
         return Generation(
             id=_new_id(),
@@ -150,44 +123,8 @@ class _Run:
         )
 
 
-async def _whole(request: web.Request, run: _Run, pieces: AsyncGenerator[Piece, None]) -> web.StreamResponse:
-    text = []
-    async for piece in pieces:
-        run.count(piece)
-        text.append(piece.text)
-    return _respond(request, run.result().model_copy(update={"text": "".join(text)}))
-
-
-async def _stream(request: web.Request, run: _Run, pieces: AsyncGenerator[Piece, None]) -> web.StreamResponse:
-    # Until the first token is there a failure can still be told by its status.
-    first = await anext(pieces, None)
-    response = web.StreamResponse(headers=HEADERS)
-    await response.prepare(request)
-    try:
-        if first is not None:
-            await _write_piece(request, response, run, first)
-        async for piece in pieces:
-            await _write_piece(request, response, run, piece)
-        await write(request, response, data_frame(_done(run.result())) + _DONE)
-    except AskaheadError as error:
-        run.failed(error)
-        run.ended = True
-        _, body, _ = error_body(error, request.path, request_id(request))
-        await write(request, response, data_frame(body) + _DONE)
-    return response
-
-
-async def _write_piece(request: web.Request, response: web.StreamResponse, run: _Run, piece: Piece) -> None:
-    run.count(piece)
-    if piece.text:
-        await write(request, response, data_frame({"text": piece.text}))
-
-
-async def _send_hit(request: web.Request, hit: Generation) -> web.StreamResponse:
-    response = web.StreamResponse(headers=HEADERS)
-    await response.prepare(request)
-    await write(request, response, data_frame({"text": hit.text}) + data_frame(_done(hit)) + _DONE)
-    return response
+def _stream_hit(hit: Generation) -> web.Response:
+    return web.Response(body=data_frame({"text": hit.text}) + data_frame(_done(hit)) + DONE, headers=HEADERS)
 
 
 def _done(generation: Generation) -> dict[str, object]:

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from flashquery.answers import Answer
 from flashquery.queries import FlashQuery
+from service.api.fields import INT64, SESSION_ID, Generated, NonEmpty, fits
 from service.bodies import Strict
 from streams.session import Session
-
-SESSION_ID = r"^[A-Za-z0-9_-]{1,128}$"
-
-_NonEmpty = Annotated[str, StringConstraints(min_length=1)]
-_INT64 = 2**63
-
-
-def _fits(text: str, limit: int) -> str:
-    if not 1 <= len(text.encode()) <= limit:
-        raise ValueError(f"must be 1 to {limit} bytes of UTF-8")
-    return text
 
 
 class FlashCreate(Strict):
     """A Flash Query to register."""
 
-    query: Annotated[_NonEmpty, Field(description="The standing question.")]
+    query: Annotated[NonEmpty, Field(description="The standing question.")]
     max_tokens: Annotated[
-        int, Field(ge=-_INT64, lt=_INT64, description="Longest answer in tokens; clamped into 1 to 256.")
+        int, Field(ge=-INT64, lt=INT64, description="Longest answer in tokens; clamped into 1 to 256.")
     ] = 32
     choices: Annotated[
         list[str] | None,
@@ -44,7 +34,7 @@ class FlashCreate(Strict):
     @classmethod
     def _distinct(cls, choices: list[str] | None) -> list[str] | None:
         for choice in choices or ():
-            _fits(choice, 128)
+            fits(choice, 128)
         if choices is not None and len(set(choices)) != len(choices):
             raise ValueError("must all be different")
         return choices
@@ -82,7 +72,7 @@ class PushBody(Strict):
     """Data to push."""
 
     data: Annotated[
-        _NonEmpty | list[_NonEmpty],
+        NonEmpty | list[NonEmpty],
         Field(min_length=1, max_length=16 * 2**20, description="One entry, or several in order. Raw text."),
     ]
 
@@ -91,63 +81,10 @@ class PushBody(Strict):
         return [self.data] if isinstance(self.data, str) else self.data
 
 
-class ChatTemplateKwargs(Strict):
-    """Options of the chat template."""
-
-    date_string: str | None = None
-    enable_thinking: bool | None = None
-    add_generation_prompt: Literal[True] | None = None
-    tools_in_user_message: Literal[True] | None = None
-
-
-class GenerateBody(Strict):
+class GenerateBody(Generated):
     """An ephemeral question over the stream."""
 
-    prompt: Annotated[_NonEmpty, Field(description="The question.")]
-    max_tokens: Annotated[
-        int | None,
-        Field(ge=1, lt=_INT64, description="Longest answer; until it stops or the context is full if absent."),
-    ] = None
-    max_completion_tokens: Annotated[
-        int | None, Field(ge=1, lt=_INT64, description="Used when max_tokens is absent.")
-    ] = None
-    temperature: Annotated[float, Field(ge=0, le=2, description="0 is greedy.")] = 0.6
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
-    seed: Annotated[int | None, Field(ge=-_INT64, lt=_INT64)] = None
-    ignore_eos: bool = False
-    stop: Annotated[
-        str | list[str] | None, Field(description="Up to 4 sequences of at most 64 bytes; not part of the text.")
-    ] = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
-    chat_template_kwargs: ChatTemplateKwargs | None = None
-    stream: bool = False
-    after: Annotated[
-        int | None,
-        Field(ge=0, lt=_INT64, description="Ours: a push's total_pushed; answer when that many entries are resident."),
-    ] = None
-
-    @field_validator("stop")
-    @classmethod
-    def _bounded(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        sequences = [stop] if isinstance(stop, str) else stop or []
-        if len(sequences) > 4:
-            raise ValueError("takes at most 4 sequences")
-        for sequence in sequences:
-            _fits(sequence, 64)
-        return stop
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-
-    @property
-    def template_options(self) -> dict[str, object]:
-        """What the template is given. ``reasoning_effort`` beats ``enable_thinking``."""
-        given = self.chat_template_kwargs.model_dump(exclude_none=True) if self.chat_template_kwargs else {}
-        given.pop("add_generation_prompt", None)
-        if self.reasoning_effort is not None:
-            given["enable_thinking"] = self.reasoning_effort not in ("none", "minimal", "low")
-        return given
+    prompt: Annotated[NonEmpty, Field(description="The question.")]
 
 
 class PollQuery(Strict):
@@ -163,7 +100,7 @@ class PollQuery(Strict):
     ] = 0
     after: Annotated[
         int | None,
-        Field(ge=0, lt=_INT64, description="A push's total_pushed; first wait until that many entries are resident."),
+        Field(ge=0, lt=INT64, description="A push's total_pushed; first wait until that many entries are resident."),
     ] = None
 
 
@@ -238,6 +175,12 @@ class PromptTokensDetails(BaseModel):
     cached_tokens: int
 
 
+class CompletionTokensDetails(BaseModel):
+    """What a completion's tokens were spent on."""
+
+    reasoning_tokens: Annotated[int, Field(description="Markers included.")]
+
+
 class Usage(BaseModel):
     """Tokens of a request. A cache hit used none, and says nothing more."""
 
@@ -245,6 +188,9 @@ class Usage(BaseModel):
     completion_tokens: int = 0
     total_tokens: int | None = None
     prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: Annotated[
+        CompletionTokensDetails | None, Field(description="Only of models that reason.")
+    ] = None
 
 
 class Generation(BaseModel):
@@ -328,7 +274,7 @@ class SocketMessage(Strict):
     """A message from a websocket client."""
 
     type: Literal["push", "ping", "close"]
-    data: Annotated[_NonEmpty | list[_NonEmpty] | None, Field(min_length=1, max_length=16 * 2**20)] = None
+    data: Annotated[NonEmpty | list[NonEmpty] | None, Field(min_length=1, max_length=16 * 2**20)] = None
 
     @model_validator(mode="after")
     def _push_has_data(self) -> SocketMessage:

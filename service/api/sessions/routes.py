@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import asdict
 
 from aiohttp import web
 
+from service.api.requests import find_session
 from service.api.sessions import protocol
 from service.api.sessions.generate import generate
 from service.bodies import read_model, respond
@@ -20,20 +20,10 @@ from service.openapi import Operation
 from streams.errors import InvalidInput
 from streams.session import Session
 
-_ID = re.compile(protocol.SESSION_ID)
-
 
 def session_of(request: web.Request) -> Session:
-    """The session a path names.
-
-    Raises:
-        InvalidInput: that is no session id.
-        NotFound: there is no such session.
-    """
-    session_id = request.match_info["id"]
-    if not _ID.fullmatch(session_id):
-        raise InvalidInput("session_id: must be 1 to 128 of A-Z a-z 0-9 _ -", param="session_id")
-    return request.app[CORE].manager.get(session_id)
+    """The session a path names. Raises as :func:`find_session`."""
+    return find_session(request, request.match_info["id"], "session_id")
 
 
 def _flash_id(request: web.Request) -> int:

@@ -1,0 +1,79 @@
+"""What handlers of requests for generation share: which session, when to begin, and how to tell of a failure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from aiohttp import web
+
+from service.api.fields import SESSION_ID
+from service.api.runs import Run
+from service.core import CORE
+from service.delivery.sse import DONE, data_frame, event_frame
+from service.errors import error_body, request_id
+from service.keys import SETTINGS
+from streams.errors import AskaheadError, InvalidInput
+from streams.session import Session
+
+SESSION_HEADER = "x-layerscale-session-id"
+
+_ID = re.compile(SESSION_ID)
+
+
+def find_session(request: web.Request, session_id: str, param: str) -> Session:
+    """The session of that id.
+
+    Args:
+        request: the request.
+        session_id: as the client gave it.
+        param: where the client gave it.
+
+    Raises:
+        InvalidInput: that is no session id.
+        NotFound: there is no such session.
+    """
+    if not _ID.fullmatch(session_id):
+        raise InvalidInput(f"{param}: must be 1 to 128 of A-Z a-z 0-9 _ -", param=param)
+    return request.app[CORE].manager.get(session_id)
+
+
+def bound_session(request: web.Request) -> Session | None:
+    """The session that a chat request is a turn of, if its header names one. Raises as :func:`find_session`."""
+    session_id = request.headers.get(SESSION_HEADER)
+    return None if session_id is None else find_session(request, session_id, SESSION_HEADER)
+
+
+async def await_entries(request: web.Request, session: Session | None, after: int | None) -> None:
+    """Wait until ``after`` entries are resident: a client that pushed reads its writes.
+
+    Raises:
+        InvalidInput: so many were never pushed, or there is no session.
+        Unavailable: they were not in time, or never will be.
+    """
+    if after is None:
+        return
+    if session is None:
+        raise InvalidInput(f"after: needs a session; name it in the header {SESSION_HEADER}", param="after")
+    with session.pinned():
+        await session.resident(after, request.app[SETTINGS].wait_seconds_max)
+
+
+def openai_failure(request: web.Request, run: Run) -> Callable[[AskaheadError], bytes]:
+    """How a stream of unnamed frames tells of a failure of ``run``."""
+
+    def tell(error: AskaheadError) -> bytes:
+        run.failed(error)
+        return data_frame(error_body(error, request.path, request_id(request))[1]) + DONE
+
+    return tell
+
+
+def anthropic_failure(request: web.Request, run: Run) -> Callable[[AskaheadError], bytes]:
+    """How a stream of named events tells of a failure of ``run``."""
+
+    def tell(error: AskaheadError) -> bytes:
+        run.failed(error)
+        return event_frame("error", error_body(error, request.path, request_id(request))[1])
+
+    return tell
