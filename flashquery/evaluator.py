@@ -189,7 +189,14 @@ class FlashQueries:
     # What the streams report
 
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
-        """A new version: tell subscribers, then evaluate."""
+        """New data is resident: tell subscribers, then evaluate."""
+        self._renewed(session)
+
+    def turned(self, session: Session) -> None:
+        """A turn was settled: the same."""
+        self._renewed(session)
+
+    def _renewed(self, session: Session) -> None:
         event = Event(
             "data_updated",
             {"data_version": session.version, "tokens": session.tokens, "pending": session.pending},

@@ -142,6 +142,9 @@ class _Measure:
         self._metrics.counters.session_ingested_tokens += tokens
         self._metrics.ingest.observe(seconds)
 
+    def turned(self, session: Session) -> None:
+        self._metrics.counters.session_turns += 1
+
     async def deleted(self, session: Session) -> None:
         """Nothing to measure."""
 

@@ -45,6 +45,13 @@ class ContextLengthExceeded(InvalidInput):
 
     code = "context_length_exceeded"
 
+    @classmethod
+    def of_prompt(cls, tokens: int, maximum: int, param: str) -> ContextLengthExceeded:
+        """A prompt of ``tokens`` where ``maximum`` fit; in the words that chat clients look for."""
+        return cls(
+            f"prompt is too long: {tokens} tokens > {maximum} maximum; shorten it, or start a new session", param=param
+        )
+
 
 class NotFound(AskaheadError):
     """The named thing does not exist (any more)."""

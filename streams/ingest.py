@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,16 @@ class Batch:
     @property
     def tokens(self) -> list[int]:
         return [token for entry in self.entries for token in entry.tokens]
+
+    def split(self, tokens: int) -> tuple[Batch | None, Batch | None]:
+        """The entries that the first ``tokens`` tokens hold whole, and the rest; None for what is empty."""
+        ends = itertools.accumulate(len(entry.tokens) for entry in self.entries)
+        count = sum(1 for _ in itertools.takewhile(lambda end: end <= tokens, ends))
+        first, rest = self.entries[:count], self.entries[count:]
+        return (
+            replace(self, entries=first, last=self.last - len(rest)) if first else None,
+            replace(self, entries=rest) if rest else None,
+        )
 
 
 @dataclass(slots=True)

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from streams.budget import Budget
+from streams.chat import Chat
 from streams.engine.base import Engine
 from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput
 from streams.ingest import Entry, IngestQueue
 from streams.pacer import Pacer, SlicePolicy
-from streams.prompt import Framer
 from streams.questions import Questions, check_alive
+from streams.residency import Resident
 from streams.session import PushAck, Session, gone
+from streams.template import Template
+from streams.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,9 @@ class Listener(Protocol):
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         """A new version is resident: ``tokens`` were read, ``seconds`` after the oldest entry was accepted."""
 
+    def turned(self, session: Session) -> None:
+        """A new version: a turn was settled."""
+
     async def deleted(self, session: Session) -> None:
         """The session is gone."""
 
@@ -71,9 +77,18 @@ class Manager:
         self.budget = Budget(facts.kv_capacity, reserve, facts.block_size)
         # What a stream may not fill, so that it can still be asked about.
         self.question_room = min(512, facts.context // 4)
-        self._framer = Framer(engine.tokenizer)
+        self._template = Template(engine.tokenizer, engine.dialect)
         self.questions = Questions(
-            engine, self._framer, self._pacer, limits.questions, limits.questions_per_session, reserve
+            engine, self._template, self._pacer, limits.questions, limits.questions_per_session, reserve
+        )
+        self.chat = Chat(
+            engine,
+            self._template,
+            self.questions,
+            self._pacer,
+            reserve=reserve,
+            grant=self.budget.grant,
+            turned=self._turned,
         )
         self._listeners: list[Listener] = []
         self._sessions: dict[str, Session] = {}
@@ -90,7 +105,7 @@ class Manager:
         await self._stop(*([self._sweeper] if self._sweeper else []))
         await asyncio.gather(*self._endings, return_exceptions=True)
         await self._stop(*self._loops.values())
-        await asyncio.gather(*(session.held.release() for session in self._sessions.values()))
+        await asyncio.gather(*map(self._release, self._sessions.values()))
 
     def listen(self, listener: Listener) -> None:
         """Tell ``listener`` of every settled version and every deleted session from now on."""
@@ -123,18 +138,18 @@ class Manager:
             )
         self._check_alive()
         session_id = session_id or f"sess_{secrets.token_hex(8)}"
-        frame = self._framer.frame(system)
+        frame = self._template.question_frame(system)
         self._check_room(len(frame.head), "system")
         session = Session(
             id=session_id,
             frame=frame,
             queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
-            held=self.engine.hold(),
+            held=Resident(self.engine, self._pacer),
             system=system,
         )
         if system is not None:
             self.budget.grant(session, len(frame.head))
-            session.timeline.extend(frame.head)
+            session.timeline = Timeline.of(frame.head, ())
             session.settled = len(session.timeline)
             session.wake()
         self._sessions[session_id] = session
@@ -180,7 +195,7 @@ class Manager:
     async def _end(self, session: Session) -> None:
         await self._stop(self._loops.pop(session.id))
         try:
-            await session.held.release()
+            await self._release(session)
         finally:
             # Even if the engine does not react, the session is over.
             self.budget.release(session)
@@ -189,6 +204,15 @@ class Manager:
                 await listener.deleted(session)
             # The name stays taken until nothing of the old session is left.
             del self._sessions[session.id]
+
+    async def _release(self, session: Session) -> None:
+        if session.ahead is not None:
+            await self.chat.release(session.ahead)
+        await session.held.release()
+
+    def _turned(self, session: Session) -> None:
+        for listener in self._listeners:
+            listener.turned(session)
 
     @staticmethod
     async def _stop(*tasks: asyncio.Task[None]) -> None:
@@ -262,15 +286,10 @@ class Manager:
         try:
             while True:
                 await session.work()
-                batch = session.take()
-                await self._read(session)
-                if batch is not None:
-                    session.settle()
-                    seconds = time.monotonic() - batch.accepted_at
-                    for listener in self._listeners:
-                        listener.settled(session, len(batch.tokens), seconds)
-                    if len(session.queue):
-                        session.wake()
+                if session.turning:
+                    continue  # its end wakes this loop
+                async with session.reading:
+                    await self._read(session)
         except AskaheadError as error:
             session.failure = error.message
             log.error("session %s stopped reading: %s", session.id, error.message)
@@ -281,11 +300,19 @@ class Manager:
             session.advance()
 
     async def _read(self, session: Session) -> None:
-        """Bring the KV cache up to the end of the timeline, a slice at a time."""
-        while missing := session.tokens - session.held.tokens:
-            async with self._pacer.slice(missing) as size:
-                start = session.held.tokens
-                await session.held.extend(session.timeline[start : start + size])
+        """Take a batch, if there is one, and bring the KV cache up to the end of the timeline, a slice at a time."""
+        session.take()
+        await self.chat.retire(session)
+        goal = session.timeline.tokens
+        if not await session.held.read(goal, computed=session.computed, stop=lambda: session.turning):
+            session.set_aside()
+        batch = session.settle()
+        if batch is not None:
+            seconds = time.monotonic() - batch.accepted_at
+            for listener in self._listeners:
+                listener.settled(session, len(batch.tokens), seconds)
+            if len(session.queue):
+                session.wake()
 
     # Checks
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from streams.engine.base import Engine, Piece, Priority, Sampling
 from streams.errors import ContextLengthExceeded, EngineUnavailable, Overloaded
 from streams.pacer import Pacer
-from streams.prompt import Framer
 from streams.session import Session, Snapshot
+from streams.template import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Questions:
 
     Args:
         engine: answers.
-        framer: cuts the chat template.
+        template: renders.
         pacer: makes ingest give way.
         limit: foreground questions in flight at most.
         limit_per_session: the same on one session.
@@ -41,10 +41,10 @@ class Questions:
     """
 
     def __init__(
-        self, engine: Engine, framer: Framer, pacer: Pacer, limit: int, limit_per_session: int, reserve: int
+        self, engine: Engine, template: Template, pacer: Pacer, limit: int, limit_per_session: int, reserve: int
     ) -> None:
         self._engine = engine
-        self._framer = framer
+        self._template = template
         self._pacer = pacer
         self._limit = limit
         self._limit_per_session = limit_per_session
@@ -54,6 +54,14 @@ class Questions:
     def encode(self, text: str) -> tuple[int, ...]:
         """A question's tokens; untrusted text."""
         return tuple(self._engine.tokenizer.encode(text))
+
+    def check_alive(self) -> None:
+        """Refuse at once what a dead engine could only fail at.
+
+        Raises:
+            EngineUnavailable: the engine has died.
+        """
+        check_alive(self._engine)
 
     @property
     def waiting(self) -> int:
@@ -67,7 +75,8 @@ class Questions:
 
     def plain(self, session: Session, options: Mapping[str, object]) -> bool:
         """Whether the model would see the same as without these template options."""
-        return not options or self._framer.frame(session.system, options) == session.frame
+        frame = self._template.question_frame
+        return not options or frame(session.system, options) == frame(session.system)
 
     def prompt(
         self,
@@ -92,10 +101,11 @@ class Questions:
             InvalidInput: the template refuses the options.
         """
         snapshot = snapshot or session.snapshot()
-        frame, data = session.frame, snapshot.tokens
-        if options:
-            frame = self._framer.frame(session.system, options)
-            data = (*frame.head, *snapshot.tokens[len(session.frame.head) :])
+        data = snapshot.tokens
+        usual = self._template.question_frame(session.system)
+        frame = self._template.question_frame(session.system, options)
+        if frame.head != usual.head and data[: len(usual.head)] == usual.head:
+            data = (*frame.head, *data[len(usual.head) :])
         tokens = (*data, *question, *frame.tail, *answer)
         facts = self._engine.facts
         if len(tokens) >= facts.context:
@@ -104,7 +114,7 @@ class Questions:
                 f"{facts.context}; shorten the question, or start a new session",
                 param="prompt",
             )
-        shared = len(data) // facts.block_size * facts.block_size if frame.head == session.frame.head else 0
+        shared = session.held.shared(data) // facts.block_size * facts.block_size
         own = len(tokens) - shared
         room = min(facts.context - len(tokens), self._reserve - own - facts.block_size)
         if room < 1:
@@ -116,8 +126,8 @@ class Questions:
         return Prompt(tokens, snapshot.version, room)
 
     @contextmanager
-    def foreground(self, session: Session) -> Iterator[None]:
-        """A place for one foreground question, for as long as it runs.
+    def foreground(self, session: Session | None) -> Iterator[None]:
+        """A place for one foreground request, on a session or on none, for as long as it runs.
 
         Raises:
             Overloaded: too many run already, on this session or altogether.
@@ -125,16 +135,18 @@ class Questions:
             NotFound: the session was deleted meanwhile.
         """
         check_alive(self._engine)
-        session.require_live()
-        if session.running >= self._limit_per_session or self.running >= self._limit:
+        if session is not None:
+            session.require_live()
+        here = session.running if session is not None else 0
+        if here >= self._limit_per_session or self.running >= self._limit:
             raise Overloaded(
-                f"{session.running} questions run on this session and {self.running} on the server "
+                f"{here} requests run on this session and {self.running} on the server "
                 f"(limits: {self._limit_per_session} and {self._limit}); retry shortly",
                 retry_after=1,
             )
         self.running += 1
         try:
-            with session.foreground():
+            with session.foreground() if session is not None else nullcontext():
                 yield
         finally:
             self.running -= 1

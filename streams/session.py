@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from streams.engine.base import Held
-from streams.errors import InvalidInput, NotFound, Unavailable
+from streams.errors import Conflict, InvalidInput, NotFound, Unavailable
 from streams.ingest import Batch, IngestQueue
-from streams.prompt import Frame
+from streams.residency import Resident
+from streams.template import Frame
+from streams.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,21 @@ class Snapshot:
 
 
 @dataclass(eq=False, slots=True)
+class Ahead:
+    """What warm turns have read: the prompt of a turn that may come.
+
+    Attributes:
+        held: what of it is resident.
+        reading: held by the call that reads.
+        call: the newest call; an older one ends at its next slice.
+    """
+
+    held: Resident
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    call: object = None
+
+
+@dataclass(eq=False, slots=True)
 class Session:
     """State of one stream. Only the manager changes it.
 
@@ -35,16 +51,20 @@ class Session:
         id: name, unique on the server.
         frame: markup around the data, in tokens.
         queue: entries accepted and not yet taken by the ingest loop.
-        held: the engine's hold on this stream's tokens.
+        held: what the engine holds of this stream.
         system: system prompt, None for the template's own default.
         created, last_used: Unix seconds.
-        timeline: every durable token, rendered. Grows when a batch is taken, ahead of the KV cache.
+        timeline: every durable token. Grows when a batch is taken, ahead of the KV cache.
         settled: length of the prefix of ``timeline`` that the present version covers.
+        computed: length of the prefix of ``timeline`` that the last turn computed; in the prefix cache, if not evicted.
         version: rises by one when a batch is resident or a turn is settled.
         covered: sequence number of the newest entry that is resident (or was dropped before one that is).
         turns: completed durable turns.
         evicted: entries that left through the window.
         running: foreground requests in flight.
+        turning: a turn runs, or waits for the ingest loop to step aside; there is one at most.
+        reading: held by whoever changes the timeline: the ingest loop for a batch, a turn until it is settled.
+        ahead: what a warm turn has read beyond the timeline.
         deleted: being deleted; nobody may begin anything on it.
         failure: why the ingest loop ended early, if it did.
     """
@@ -52,20 +72,25 @@ class Session:
     id: str
     frame: Frame
     queue: IngestQueue
-    held: Held
+    held: Resident
     system: str | None = None
     created: float = field(default_factory=time.time)
     last_used: float = 0.0
-    timeline: list[int] = field(default_factory=list)
+    timeline: Timeline = field(default_factory=Timeline)
     settled: int = 0
+    computed: int = 0
     version: int = 0
     covered: int = 0
     turns: int = 0
     evicted: int = 0
     running: int = 0
+    turning: bool = False
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ahead: Ahead | None = None
     failure: str | None = None
     deleted: bool = False
     _batch: Batch | None = None
+    _parked: Batch | None = None
     _pins: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
@@ -87,25 +112,27 @@ class Session:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens whose KV is resident; behind ``data_end`` while a batch is being read."""
-        return self.held.tokens
+        """Tokens whose KV is held; behind ``data_end`` while a batch or the last turn is being read."""
+        return self.held.shared(self.timeline.tokens)
 
     @property
     def pending(self) -> int:
         """Entries accepted and not yet resident."""
-        return len(self.queue) + (len(self._batch.entries) if self._batch else 0)
+        return len(self.queue) + sum(len(batch.entries) for batch in (self._batch, self._parked) if batch)
 
     @property
     def pending_bytes(self) -> int:
         """Their size in bytes of text."""
-        return self.queue.size + (sum(entry.size for entry in self._batch.entries) if self._batch else 0)
+        taken = (entry.size for batch in (self._batch, self._parked) if batch for entry in batch.entries)
+        return self.queue.size + sum(taken)
 
     @property
     def committed(self) -> int:
         """Tokens this stream will hold once everything accepted is read."""
-        if not self.timeline and not len(self.queue):
+        waiting = self.queue.tokens + (len(self._parked.tokens) if self._parked else 0)
+        if not self.timeline.tokens and not waiting:
             return 0
-        return (len(self.timeline) or len(self.frame.head)) + self.queue.tokens
+        return (len(self.timeline) or len(self.frame.head)) + waiting
 
     @property
     def idle(self) -> bool:
@@ -114,7 +141,7 @@ class Session:
 
     def snapshot(self) -> Snapshot:
         """The stream as of its present version; an empty stream is its template head."""
-        settled = self.timeline[: self.settled] if self.settled else self.frame.head
+        settled = self.timeline.tokens[: self.settled] if self.settled else self.frame.head
         return Snapshot(self.version, tuple(settled))
 
     def require_live(self) -> None:
@@ -175,22 +202,63 @@ class Session:
         self._wake.clear()
 
     def take(self) -> Batch | None:
-        """Take everything queued and append it to the timeline; the KV follows."""
-        batch = self._batch = self.queue.take()
+        """Take everything queued, or what was set aside for a turn, and append it to the timeline; the KV follows."""
+        batch, self._parked = self._parked or self.queue.take(), None
+        self._batch = batch
         if batch is not None:
-            if not self.timeline:
-                self.timeline.extend(self.frame.head)
-            self.timeline.extend(batch.tokens)
+            if not self.timeline.tokens:
+                self.timeline = Timeline.of(self.frame.head, ())
+            self.timeline.append(batch.tokens)
         return batch
 
-    def settle(self) -> None:
-        """The batch taken last is resident: it becomes the present version."""
-        if self._batch is not None:
-            self.covered = self._batch.last
-            self._batch = None
-            self.version += 1
-            self.settled = len(self.timeline)
-            self.advance()
+    def set_aside(self) -> None:
+        """Leave the entries of the batch taken last that are not wholly resident for later; the others can settle."""
+        if self._batch is None:
+            return
+        start = len(self.timeline) - len(self._batch.tokens)
+        read, rest = self._batch.split(self.held.shared(self.timeline.tokens) - start)
+        self.timeline.drop(len(rest.tokens) if rest else 0)
+        self._batch, self._parked = read, rest
+
+    def settle(self) -> Batch | None:
+        """The batch taken last is resident: it becomes the present version. Returns it, if there is one."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            self.covered = batch.last
+            self._renew()
+        return batch
+
+    def settle_turn(self, timeline: Timeline, computed: int) -> None:
+        """A turn is over: the stream is now this timeline, of which ``computed`` tokens are in the prefix cache."""
+        self.timeline = timeline
+        self.computed = computed
+        self.turns += 1
+        self._renew()
+
+    def _renew(self) -> None:
+        self.version += 1
+        self.settled = len(self.timeline)
+        self.advance()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the stream for a turn. Whoever reads into it meanwhile steps aside at the next slice.
+
+        Raises:
+            Conflict: another turn has it.
+        """
+        if self.turning:
+            raise Conflict(
+                f"session '{self.id}' is in the middle of a turn; send the next one when that has ended",
+                code="session_busy",
+            )
+        self.turning = True
+        try:
+            yield
+        finally:
+            self.turning = False
+            if self._parked or len(self.queue):
+                self.wake()
 
     def advance(self) -> None:
         """Wake everyone who waits for residency."""

@@ -20,6 +20,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.settlements: list[tuple[str, int, int]] = []
+        self.turns: list[tuple[str, int]] = []
         self.deletions: list[str] = []
         self.may_delete = asyncio.Event()
         self.may_delete.set()
@@ -27,6 +28,9 @@ class Heard:
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         assert seconds >= 0
         self.settlements.append((session.id, session.version, tokens))
+
+    def turned(self, session: Session) -> None:
+        self.turns.append((session.id, session.version))
 
     async def deleted(self, session: Session) -> None:
         await self.may_delete.wait()
@@ -62,5 +66,7 @@ def held_by_sessions(manager: Manager) -> int:
 
 def held_tokens(session: Session) -> list[int]:
     """The tokens whose KV the engine holds."""
-    assert isinstance(session.held, FastHeld)
-    return session.held.content
+    held = session.held._hold
+    assert isinstance(held, FastHeld)
+    assert held.content == session.held.content
+    return held.content

@@ -98,9 +98,9 @@ class ManagerMachine(RuleBasedStateMachine):
     def markers_are_true(self) -> None:
         for session in self.manager.sessions():
             assert session.failure is None
-            assert session.settled <= session.data_end == len(session.timeline)
+            assert session.settled <= session.data_end == len(session.timeline.tokens)
             assert session.kv_tokens <= session.data_end <= session.committed
-            assert held_tokens(session) == session.timeline[: session.kv_tokens]
+            assert held_tokens(session) == session.timeline.tokens[: session.kv_tokens]
             assert session.settled <= session.kv_tokens or session.version == 0
             assert session.queue.total_pushed == self.pushed[session.id]
             assert session.covered + session.pending <= session.queue.total_pushed

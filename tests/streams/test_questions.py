@@ -56,7 +56,7 @@ async def test_an_answer_is_over_the_version_it_was_asked_at(manager: Manager, e
     assert engine.tokenizer.decode(prompt.tokens).endswith("user\na\ntrend?<|im_end|>\n<|im_start|>assistant\n")
     assert pieces[-1].finish_reason == "stop"
     # Asking leaves nothing behind.
-    assert held_tokens(session) == session.timeline
+    assert held_tokens(session) == session.timeline.tokens
     assert text_of(engine, session) == "a\nb\n"
 
 

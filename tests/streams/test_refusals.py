@@ -22,7 +22,7 @@ from tests.streams.kit import SECONDS, held_by_sessions, managing, settled, unti
 def state(manager: Manager, session: Session) -> tuple[object, ...]:
     queue = session.queue
     counters = queue.total_pushed, queue.total_dropped, queue.size, queue.tokens, len(queue)
-    return counters, list(session.timeline), session.version, session.settled, manager.budget.granted
+    return counters, list(session.timeline.tokens), session.version, session.settled, manager.budget.granted
 
 
 async def test_data_beyond_the_context_are_refused_and_leave_no_trace() -> None:

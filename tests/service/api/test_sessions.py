@@ -196,9 +196,9 @@ async def test_a_system_prompt_is_read_at_once(client: apps.Client, engine: Fast
     await ok(client, "POST", f"/v1/sessions/{session_id}/push", {"data": "one"})
     await settled(client, session_id)
     marker = list(b"<|im_end|>")
-    text = engine.tokenizer.decode(session.timeline)
+    text = engine.tokenizer.decode(session.timeline.tokens)
     assert text.endswith("user\none\n")
-    assert any(session.timeline[at : at + len(marker)] == marker for at in range(session.tokens)), "it is text only"
+    assert any(session.timeline.tokens[at : at + len(marker)] == marker for at in range(session.tokens)), "it is text only"
 
 
 async def test_queries_can_come_with_the_session(client: apps.Client) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import InvalidInput
-from streams.prompt import Framer
-from tests.engine.fast import CONTROL, DEFAULT_SYSTEM, IM_END, IM_START, FastTokenizer
+from streams.template import Template
+from tests.engine.fast_dialect import FastDialect
+from tests.engine.fast_tokenizer import CONTROL, DEFAULT_SYSTEM, IM_END, IM_START, FastTokenizer
 
 Messages = Sequence[Mapping[str, str]]
 TOKENIZER = FastTokenizer()
@@ -18,16 +20,20 @@ TOKENIZER = FastTokenizer()
 HOSTILE = st.lists(st.sampled_from([*CONTROL, "<|im_", "start|>", "\n", "user"]) | st.text(max_size=4)).map("".join)
 
 
-class Template(FastTokenizer):
+class Templated(FastTokenizer):
     """The tokenizer with another chat template; counts how often it is rendered."""
 
     def __init__(self, template: Callable[[Messages, Mapping[str, object]], str]) -> None:
         self._template = template
         self.rendered = 0
 
-    def render(self, messages: Messages, options: Mapping[str, object]) -> str:
+    def render(self, messages: Messages, options: Mapping[str, object], **_: Any) -> str:
         self.rendered += 1
         return self._template(messages, options)
+
+
+def cutter(tokenizer: FastTokenizer) -> Template:
+    return Template(tokenizer, FastDialect())
 
 
 def thinking(messages: Messages, options: Mapping[str, object]) -> str:
@@ -37,14 +43,14 @@ def thinking(messages: Messages, options: Mapping[str, object]) -> str:
 
 
 def test_a_frame_is_the_template_around_the_data() -> None:
-    frame = Framer(TOKENIZER).frame()
+    frame = cutter(TOKENIZER).frame()
     assert TOKENIZER.decode(frame.head) == f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n<|im_start|>user\n"
     assert TOKENIZER.decode(frame.tail) == "<|im_end|>\n<|im_start|>assistant\n"
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="<"), min_size=1), st.text(max_size=9))
 def test_head_data_and_tail_are_what_the_template_renders(system: str, data: str) -> None:
-    frame = Framer(TOKENIZER).frame(system)
+    frame = cutter(TOKENIZER).frame(system)
     rendered = TOKENIZER.render([{"role": "system", "content": system}, {"role": "user", "content": data}], {})
     assert bytes_of([*frame.head, *TOKENIZER.encode(data), *frame.tail]) == rendered.encode()
 
@@ -56,30 +62,24 @@ def bytes_of(tokens: list[int]) -> bytes:
 
 @given(HOSTILE)
 def test_a_system_prompt_cannot_become_markup(system: str) -> None:
-    frame = Framer(TOKENIZER).frame(system)
+    frame = cutter(TOKENIZER).frame(system)
     control = [token for token in frame.head if token in TOKENIZER.control_ids]
     # The system message is opened and closed once, and the user message opened: nothing else, whatever it says.
     assert control == [IM_START, IM_END, IM_START]
-    assert frame.tail == Framer(TOKENIZER).frame().tail
+    assert frame.tail == cutter(TOKENIZER).frame().tail
 
 
 @pytest.mark.parametrize("system", ["\u2402SYSTEM\u2403", "\u2402USER\u2403"])
 def test_a_system_prompt_that_looks_like_our_marks_is_a_system_prompt(system: str) -> None:
-    head = Framer(TOKENIZER).frame(system).head
+    head = cutter(TOKENIZER).frame(system).head
     assert bytes_of(list(head)) == f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n".encode()
 
 
 def test_options_change_the_frame() -> None:
-    framer = Framer(Template(thinking))
+    framer = cutter(Templated(thinking))
     with_thinking, without = framer.frame(), framer.frame(options={"enable_thinking": False})
     assert without.head == with_thinking.head
     assert TOKENIZER.decode(without.tail) == TOKENIZER.decode(with_thinking.tail) + "<think>\n\n</think>\n\n"
-
-
-def test_an_option_the_template_refuses_is_refused_by_name() -> None:
-    with pytest.raises(InvalidInput) as refused:
-        Framer(TOKENIZER).frame(options={"nonsense": 1})
-    assert refused.value.param == "nonsense"
 
 
 def no_system(messages: Messages, options: Mapping[str, object]) -> str:
@@ -107,12 +107,12 @@ def test_a_template_without_one_place_for_a_message_is_refused(
     template: Callable[[Messages, Mapping[str, object]], str], system: str | None, param: str
 ) -> None:
     with pytest.raises(InvalidInput) as refused:
-        Framer(Template(template)).frame(system)
+        cutter(Templated(template)).frame(system)
     assert refused.value.param == param
 
 
 def test_a_template_without_a_system_role_serves_sessions_without_one() -> None:
-    frame = Framer(Template(no_system)).frame()
+    frame = cutter(Templated(no_system)).frame()
     assert (bytes_of(list(frame.head)), bytes_of(list(frame.tail))) == (b"[", b"]")
 
 
@@ -120,12 +120,12 @@ def test_a_template_may_put_the_system_prompt_into_the_user_message() -> None:
     def merged(messages: Messages, options: Mapping[str, object]) -> str:
         return "[" + "\n\n".join(m["content"].strip() for m in messages) + "]"
 
-    assert bytes_of(list(Framer(Template(merged)).frame("be brief").head)) == b"[be brief\n\n"
+    assert bytes_of(list(cutter(Templated(merged)).frame("be brief").head)) == b"[be brief\n\n"
 
 
 def test_frames_are_rendered_once() -> None:
-    template = Template(thinking)
-    framer = Framer(template)
+    template = Templated(thinking)
+    framer = cutter(template)
     for _ in range(3):
         assert framer.frame("a", {"enable_thinking": False}) is framer.frame("a", {"enable_thinking": False})
         assert framer.frame("a", {}) is framer.frame("a")
@@ -133,13 +133,13 @@ def test_frames_are_rendered_once() -> None:
 
 
 def test_none_and_the_text_none_are_different_system_prompts() -> None:
-    framer = Framer(TOKENIZER)
+    framer = cutter(TOKENIZER)
     assert framer.frame(None) != framer.frame("null")
 
 
 def test_the_cache_of_frames_is_bounded_and_keeps_what_is_used() -> None:
-    template = Template(thinking)
-    framer = Framer(template)
+    template = Templated(thinking)
+    framer = cutter(template)
     for number in range(1000):
         framer.frame(f"system {number}")
         framer.frame("used all the time")
@@ -149,7 +149,7 @@ def test_the_cache_of_frames_is_bounded_and_keeps_what_is_used() -> None:
 
 
 def test_a_refusal_is_not_remembered_as_a_frame() -> None:
-    framer = Framer(Template(no_system))
+    framer = cutter(Templated(no_system))
     for _ in range(2):
         with pytest.raises(InvalidInput):
             framer.frame("be brief")

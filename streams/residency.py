@@ -1,0 +1,116 @@
+"""What of a token sequence the KV cache holds, and how it gets there: in slices that let others in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from streams.engine.base import Engine, Held, Priority
+from streams.pacer import Pacer
+
+
+class _Stopped(Exception):
+    """Reading ends here for now."""
+
+
+class Resident:
+    """Tokens whose KV is held. One reader at a time.
+
+    The engine's holds only grow. Where the goal takes another way, a new hold begins with what both have in common,
+    found in the prefix cache, and the old one serves until that is there.
+
+    Args:
+        engine: holds.
+        pacer: shares the engine.
+        priority: of reading.
+    """
+
+    def __init__(self, engine: Engine, pacer: Pacer, priority: Priority = Priority.INGEST) -> None:
+        self._engine = engine
+        self._pacer = pacer
+        self._priority = priority
+        self._hold: Held = engine.hold(priority)
+        self.content: list[int] = []
+
+    @property
+    def cached(self) -> int:
+        """Tokens that the prefix cache had when the present hold began."""
+        return self._hold.cached
+
+    def covers(self, goal: Sequence[int]) -> bool:
+        """Whether all of ``goal`` is resident."""
+        return self.content[: len(goal)] == list(goal)
+
+    def shared(self, goal: Sequence[int]) -> int:
+        """How many tokens of ``goal``, from its beginning, are resident."""
+        return common_length(self.content, goal)
+
+    async def read(self, goal: Sequence[int], *, computed: int = 0, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Make ``goal`` resident. Returns False if it was stopped before that.
+
+        Args:
+            goal: all tokens, from the first.
+            computed: that many of them were computed by another request just now: they are in the prefix cache.
+            stop: asked between slices.
+
+        Raises:
+            EngineUnavailable: the engine died; nothing is resident any more.
+        """
+        shared = self.shared(goal)
+        known = max(shared, min(computed, len(goal)))
+        if shared < len(self.content) or known - shared > self._engine.facts.block_size:
+            if stop():
+                return False
+            await self._begin(goal[:known])
+        while (start := len(self.content)) < len(goal):
+            try:
+                async with self._pacer.slice(len(goal) - start) as size:
+                    if stop():
+                        # The wait for a slice may have been long. An exception, for a slice nobody used teaches nothing.
+                        raise _Stopped
+                    await self._extend(goal[start : start + size])
+            except _Stopped:
+                return False
+        return True
+
+    async def release(self) -> None:
+        """Give everything back. Idempotent."""
+        self.content = []
+        await self._hold.release()
+
+    async def _begin(self, known: Sequence[int]) -> None:
+        fresh = self._engine.hold(self._priority)
+        if known:
+            # Nearly nothing is computed here, so it takes a turn, but no time worth measuring.
+            async with self._pacer.slice(1):
+                try:
+                    await fresh.extend(known)
+                except BaseException:
+                    await fresh.release()
+                    raise
+        old, self._hold, self.content = self._hold, fresh, list(known)
+        await old.release()
+
+    async def _extend(self, tokens: Sequence[int]) -> None:
+        try:
+            await self._hold.extend(tokens)
+        except BaseException:
+            # The hold is lost, and with it its blocks.
+            await self.release()
+            self._hold = self._engine.hold(self._priority)
+            raise
+        self.content.extend(tokens)
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common beginning of two token sequences."""
+    low, high = 0, min(len(one), len(other))
+    if list(one[:high]) == list(other[:high]):
+        return high
+    # Comparing slices is so much faster than comparing tokens one by one that halving pays.
+    while low < high:
+        middle = (low + high + 1) // 2
+        if list(one[low:middle]) == list(other[low:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
