@@ -65,7 +65,7 @@ class Resident:
             try:
                 async with self._pacer.slice(len(goal) - start) as size:
                     if stop():
-                        # The wait for a slice may have been long. An exception, for a slice nobody used teaches nothing.
+                        # Raised, and not returned: a slice that nobody used must not teach the pacer.
                         raise _Stopped
                     await self._extend(goal[start : start + size])
             except _Stopped:
