@@ -16,6 +16,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from flashquery.store import connect
+from service.api.chat import routes as chat
+from service.api.messages import routes as messages
 from service.api.models import routes as models
 from service.api.models.protocol import ModelCard
 from service.api.sessions import routes as sessions
@@ -38,7 +40,13 @@ from streams.models import DEFAULT_MODEL, resolve
 
 log = logging.getLogger(__name__)
 
-OPERATIONS = (*sessions.OPERATIONS, *models.OPERATIONS, *system.OPERATIONS)
+OPERATIONS = (
+    *sessions.OPERATIONS,
+    *chat.OPERATIONS,
+    *messages.OPERATIONS,
+    *models.OPERATIONS,
+    *system.OPERATIONS,
+)
 
 Loader = Callable[[], Engine]
 

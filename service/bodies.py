@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import msgpack
@@ -213,6 +214,30 @@ def _quality(parameters: Sequence[str]) -> float:
     return 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class RawJson:
+    """Valid JSON to send as it is, with all the digits of its numbers."""
+
+    text: str
+
+
+def _json(payload: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(payload, default=_embedded, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+
+
+def _embedded(value: object) -> orjson.Fragment:
+    if isinstance(value, RawJson):
+        return orjson.Fragment(value.text)
+    raise TypeError(f"{type(value).__name__} cannot be sent")
+
+
+def _decoded(value: object) -> Any:
+    # Msgpack has no integers beyond 64 bits either: they become floats.
+    if isinstance(value, RawJson):
+        return orjson.loads(value.text)
+    raise TypeError(f"{type(value).__name__} cannot be sent")
+
+
 def respond(
     request: web.BaseRequest,
     payload: Mapping[str, Any],
@@ -222,9 +247,9 @@ def respond(
 ) -> web.Response:
     """A response in the spelling the client asked for: JSON, or msgpack."""
     if wants_msgpack(request):
-        body, content_type = msgpack.packb(payload), MSGPACK
+        body, content_type = msgpack.packb(payload, default=_decoded), MSGPACK
     else:
-        body, content_type = orjson.dumps(payload), "application/json"
+        body, content_type = _json(payload), "application/json"
     response = web.Response(status=status, body=body, content_type=content_type, headers=headers)
     response.headers.add("Vary", "Accept")
     return response

@@ -69,7 +69,7 @@ class Sampled(Strict):
         Field(ge=0, lt=INT64, description="Ours: a push's total_pushed; answer when that many entries are resident."),
     ] = None
 
-    def _sampling(self, max_tokens: int | None, stop: str | list[str] | None) -> Sampling:
+    def _sampling(self, max_tokens: int | None, stop: str | list[str] | None, *, top_logprobs: int = 0) -> Sampling:
         return Sampling(
             max_tokens=max_tokens or UNLIMITED,
             temperature=self.temperature,
@@ -77,6 +77,7 @@ class Sampled(Strict):
             seed=self.seed,
             ignore_eos=self.ignore_eos,
             stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+            top_logprobs=top_logprobs,
         )
 
 

@@ -209,6 +209,22 @@ class Generation(BaseModel):
     confidence: float | None = None
 
 
+class WarmObject(BaseModel):
+    """How a warm turn ended."""
+
+    id: str
+    object: Literal["session.warm"] = "session.warm"
+    session_id: str
+    finish_reason: Annotated[
+        Literal["warmed", "cancelled", "covered"],
+        Field(description="All of it is resident; a turn or another warm turn came; all of it was resident before."),
+    ]
+    prompt_tokens: int
+    cached_tokens: Annotated[int, Field(description="Resident before: held by the session, or in the prefix cache.")]
+    prefix_cached_tokens: Annotated[int, Field(description="The prefix cache's part.")]
+    data_version: int
+
+
 class FlashObject(BaseModel):
     """A Flash Query; the last fields are there once it was answered."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import asdict
 
 from aiohttp import web
 
+from service.api.chat.protocol import ChatBody
 from service.api.requests import find_session
 from service.api.sessions import protocol
 from service.api.sessions.generate import generate
@@ -78,6 +80,27 @@ async def push(request: web.Request) -> web.Response:
 
 async def ask(request: web.Request) -> web.StreamResponse:
     return await generate(request, session_of(request))
+
+
+async def warm(request: web.Request) -> web.Response:
+    session = session_of(request)
+    body = await read_model(request, ChatBody)
+    session.touch()
+    manager = request.app[CORE].manager
+    warmed = await manager.chat.warm(session, body.conversation(manager.engine.dialect))
+    counters = request.app[METRICS].counters
+    counters.session_warm_turns += warmed.finish_reason != "covered"
+    counters.session_warmed_tokens += warmed.computed_tokens
+    reply = protocol.WarmObject(
+        id=f"warm_{secrets.token_hex(12)}",
+        session_id=session.id,
+        finish_reason=warmed.finish_reason,
+        prompt_tokens=warmed.prompt_tokens,
+        cached_tokens=warmed.cached_tokens,
+        prefix_cached_tokens=warmed.prefix_cached_tokens,
+        data_version=warmed.version,
+    )
+    return respond(request, reply.model_dump())
 
 
 async def register(request: web.Request) -> web.Response:
@@ -199,6 +222,23 @@ OPERATIONS = (
         response=protocol.Generation,
         content_types=("text/event-stream",),
         statuses={**_NOT_FOUND, **_BUSY},
+    ),
+    Operation(
+        method="POST",
+        path="/v1/sessions/{id}/warm",
+        handler=warm,
+        tag="Chat",
+        summary="Read a conversation ahead",
+        description="Takes the chat completions body that the next turn will send, and has it read behind everybody "
+        "else's back; answered when that is over. Only `messages`, `tools` and what concerns the template are looked "
+        "at. Changes nothing of the session.",
+        request=ChatBody,
+        response=protocol.WarmObject,
+        statuses={
+            **_NOT_FOUND,
+            409: "The session is in the middle of a turn.",
+            503: "The engine or the KV cache is not available.",
+        },
     ),
     Operation(
         method="POST",
