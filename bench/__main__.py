@@ -12,8 +12,11 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from bench import measures, turns
 from bench.harness import serving
-from bench.measures import MEASURES, Row
+from bench.measures import Row
+
+MEASURES = (*measures.MEASURES, *turns.MEASURES)
 
 
 async def _measure(names: list[str]) -> list[Row]:

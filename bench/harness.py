@@ -32,9 +32,9 @@ class Bench:
     client: aiohttp.ClientSession
     core: Core
 
-    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def post(self, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
         """POST and decode."""
-        async with self.client.post(path, json=body) as response:
+        async with self.client.post(path, json=body, headers=headers) as response:
             result: dict[str, Any] = orjson.loads(await response.read())
             if response.status != 200:
                 raise RuntimeError(f"{path}: {response.status} {result}")

@@ -6,14 +6,21 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from streams.budget import Budget
 from streams.chat import Chat
 from streams.engine.base import Engine
-from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput
+from streams.errors import (
+    AskaheadError,
+    Conflict,
+    ContextLengthExceeded,
+    EngineUnavailable,
+    InvalidInput,
+    Unavailable,
+)
 from streams.ingest import Entry, IngestQueue
 from streams.pacer import Pacer, SlicePolicy
 from streams.questions import Questions, check_alive
@@ -87,7 +94,7 @@ class Manager:
             self.questions,
             self._pacer,
             reserve=reserve,
-            grant=self.budget.grant,
+            grant=self._grant,
             turned=self._turned,
         )
         self._listeners: list[Listener] = []
@@ -148,7 +155,7 @@ class Manager:
             system=system,
         )
         if system is not None:
-            self.budget.grant(session, len(frame.head))
+            self._grant(session, len(frame.head))
             session.timeline = Timeline.of(frame.head, ())
             session.settled = len(session.timeline)
             session.wake()
@@ -187,8 +194,7 @@ class Manager:
         self.get(session_id)
         session.deleted = True
         ending = asyncio.create_task(self._end(session), name=f"delete-{session_id}")
-        self._endings.add(ending)
-        ending.add_done_callback(self._endings.discard)
+        self._own(ending)
         # A client that hangs up must not leave it half done.
         await asyncio.shield(ending)
 
@@ -262,7 +268,7 @@ class Manager:
             self._check_alive(session)
         coming = (session.committed or len(session.frame.head)) + sum(len(entry.tokens) for entry in entries)
         self._check_room(coming, "data")
-        self.budget.grant(session, coming)
+        self._grant(session, coming)
         session.touch()
         dropped = session.queue.offer(entries)
         if dropped:
@@ -313,6 +319,37 @@ class Manager:
                 listener.settled(session, len(batch.tokens), seconds)
             if len(session.queue):
                 session.wake()
+
+    # The KV cache's budget
+
+    def _grant(self, owner: Hashable, tokens: int) -> None:
+        """Set what ``owner`` may hold; what warm turns have read makes room where there is none.
+
+        Raises:
+            Unavailable: there is no room.
+        """
+        try:
+            self.budget.grant(owner, tokens)
+        except Unavailable:
+            if not self._give_up_ahead(owner):
+                raise
+            self.budget.grant(owner, tokens)
+
+    def _give_up_ahead(self, owner: Hashable) -> bool:
+        given_up = False
+        for session in self._sessions.values():
+            ahead = session.ahead
+            if ahead is None or ahead is owner or ahead.reading.locked():
+                continue
+            session.ahead, given_up = None, True
+            # The engine has the blocks back a moment later than the budget; until then the reserve makes up for them.
+            self.budget.release(ahead)
+            self._own(asyncio.create_task(self.chat.release(ahead), name=f"give-up-ahead-{session.id}"))
+        return given_up
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     # Checks
 
