@@ -10,8 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -22,16 +23,21 @@ from flashquery.confidence import ChoiceTree, Prefix, gap
 from flashquery.events import Event, Hub
 from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
-from streams.engine.base import Piece, Priority, Sampling
-from streams.errors import AskaheadError, InvalidInput
+from streams.engine.base import FinishReason, Priority, Sampling
+from streams.errors import AskaheadError, InvalidInput, Unavailable
 from streams.manager import Manager
+from streams.messages import Shape
 from streams.questions import Prompt
+from streams.reply import Reply
 from streams.session import Session, Snapshot
 
 log = logging.getLogger(__name__)
 
 # For whoever waits for a list to change; not part of what subscribers are shown.
 _QUERIES_CHANGED = Event("queries_changed", {})
+_MAX_TOKENS = 32
+_LONGEST = 256
+_PLAIN = Shape(choice="none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +115,25 @@ class FlashQueries:
     # Registration
 
     def register(
-        self, session: Session, text: str, max_tokens: int = 32, choices: Sequence[str] | None = None
+        self,
+        session: Session,
+        text: str,
+        max_tokens: int | None = None,
+        choices: Sequence[str] | None = None,
+        schema: Mapping[str, Any] | None = None,
     ) -> FlashQuery:
         """Register a standing question; it is evaluated at once if the stream has data.
 
         Args:
             text: the question.
-            max_tokens: longest answer, clamped into 1 to 256.
+            max_tokens: longest answer, clamped into 1 to 256; None for 32, or 256 where there is a schema.
             choices: the answer is one of these, at least two.
+            schema: JSON schema that the answer obeys.
 
         Raises:
             Conflict: the text is registered already, or there are too many queries.
-            InvalidInput: the question is too long to be asked until the stream is full, or the model cannot tell the
-                choices apart.
+            InvalidInput: the question is too long to be asked until the stream is full, the model cannot tell the
+                choices apart, or the schema cannot be enforced.
             NotFound: the session was deleted meanwhile.
         """
         standing = self._of(session)
@@ -139,8 +151,17 @@ class FlashQueries:
             if len(set(chosen.values())) < len(chosen) or not all(chosen.values()):
                 raise InvalidInput("choices: two of them are the same to this model, or one is empty", param="choices")
             tree = ChoiceTree(chosen, self._questions.eos_id)
+        if schema is not None:
+            self._questions.check_schema(schema, "schema")
+        if max_tokens is None:
+            max_tokens = _MAX_TOKENS if schema is None else _LONGEST
         query = standing.registry.add(
-            text, tokens, min(max(max_tokens, 1), 256), None if choices is None else tuple(choices), tree
+            text,
+            tokens,
+            min(max(max_tokens, 1), _LONGEST),
+            None if choices is None else tuple(choices),
+            tree,
+            schema,
         )
         if standing.task is None:
             standing.task = asyncio.create_task(
@@ -268,19 +289,27 @@ class FlashQueries:
 
     async def _answer(self, session: Session, query: FlashQuery, snapshot: Snapshot) -> Answer:
         prompt = self._questions.prompt(session, query.tokens, snapshot=snapshot)
-        pieces = await self._run(prompt, Sampling(max_tokens=query.max_tokens, top_logprobs=2))
-        first = next(logprobs for piece in pieces for logprobs in piece.logprobs)
-        text = "".join(piece.text for piece in pieces)
-        finish_reason = pieces[-1].finish_reason or "stop"
-        return Answer(text, snapshot.version, gap(first), time.time(), finish_reason)
+        reply = await self._run(
+            prompt, Sampling(query.max_tokens, top_logprobs=2), Shape(choice="none", schema=query.schema)
+        )
+        if query.schema is not None and reply.finish_reason == "length":
+            raise Unavailable(
+                f"the answer to flash query {query.id} did not fit {query.max_tokens} tokens, and half of a JSON value "
+                "is of no use; raise max_tokens, or bound the lengths in the schema"
+            )
+        # Of a model that thinks first, the first token of the answer proper.
+        first = next((token for token in reply.logprobs if not token.thinking), reply.logprobs[0])
+        finish_reason: FinishReason = "length" if reply.finish_reason == "length" else "stop"
+        return Answer(reply.message.content, snapshot.version, gap(dict(first.top)), time.time(), finish_reason)
 
     async def _choose(self, session: Session, query: FlashQuery, tree: ChoiceTree, snapshot: Snapshot) -> Answer:
         found: dict[Prefix, Mapping[int, float]] = {}
 
         async def decide(prefix: Prefix) -> None:
             prompt = self._questions.prompt(session, query.tokens, answer=prefix, snapshot=snapshot)
-            pieces = await self._run(prompt, Sampling(max_tokens=1, logprob_token_ids=tree.decisions[prefix]))
-            found[prefix] = next(logprobs for piece in pieces for logprobs in piece.logprobs)
+            named = tree.decisions[prefix]
+            reply = await self._run(prompt, Sampling(max_tokens=1, top_logprobs=0, logprob_token_ids=named))
+            found[prefix] = reply.named_logprobs
 
         # All run to their end, so that none is left behind when another fails.
         results = await asyncio.gather(*map(decide, tree.decisions), return_exceptions=True)
@@ -296,9 +325,13 @@ class FlashQueries:
             mass=scores.mass,
         )
 
-    async def _run(self, prompt: Prompt, sampling: Sampling) -> list[Piece]:
+    async def _run(self, prompt: Prompt, sampling: Sampling, shape: Shape = _PLAIN) -> Reply:
         async with self._slots:
-            return [piece async for piece in self._questions.generate(prompt, sampling, Priority.FLASH)]
+            reply = self._questions.reply(prompt, sampling, shape=shape, priority=Priority.FLASH)
+            async with aclosing(reply):
+                async for _ in reply.deltas():
+                    pass
+        return reply
 
 
 def flash_ready(query: FlashQuery, answer: Answer) -> dict[str, object]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flashquery.confidence import ChoiceTree
 from streams.errors import Conflict, NotFound
@@ -20,6 +21,7 @@ class FlashQuery:
         max_tokens: longest answer.
         choices: the allowed answers, None for free text.
         tree: the choices' tokens.
+        schema: JSON schema that the answer obeys, None for free text.
     """
 
     id: int
@@ -28,6 +30,7 @@ class FlashQuery:
     max_tokens: int
     choices: tuple[str, ...] | None = None
     tree: ChoiceTree | None = None
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class Registry:
         max_tokens: int,
         choices: tuple[str, ...] | None = None,
         tree: ChoiceTree | None = None,
+        schema: Mapping[str, Any] | None = None,
     ) -> FlashQuery:
         """Register a question.
 
@@ -77,7 +81,7 @@ class Registry:
                 code="flash_query_limit",
             )
         self._last += 1
-        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree)
+        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree, schema)
         self._queries[query.id] = self._by_text[text] = query
         return query
 

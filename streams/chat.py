@@ -8,12 +8,12 @@ stream's hold afterwards, in a moment of quiet, from the prefix cache.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
-from streams.engine.base import Engine, Priority, ReplyReader, Sampling
+from streams.engine.base import Engine, Priority, Sampling
 from streams.errors import Conflict, ContextLengthExceeded, InvalidInput, Unavailable
 from streams.messages import Conversation, Message, Shape
 from streams.pacer import Pacer
@@ -151,8 +151,8 @@ class Chat:
         facts = self._engine.facts
         room = min(facts.context, self._reserve - facts.block_size) - len(prompt)
         self._check_room(len(prompt), room)
-        reply = self._reply(
-            conversation, shape, sampling, prompt, room, held=0, grow=lambda _: True, settle=lambda _: None
+        reply = self._questions.reply(
+            Prompt(prompt, None, room), sampling, conversation=conversation, shape=shape, held_tokens=0
         )
         async with aclosing(reply):
             yield reply
@@ -185,11 +185,17 @@ class Chat:
             self._settle(session, plan, reply)
             return session.version
 
-        held = session.held.shared(prompt)
-        if session.ahead is not None:
-            held = max(held, session.ahead.held.shared(prompt))
+        held = _held(session, prompt)
         try:
-            reply = self._reply(conversation, shape, sampling, prompt, room, held, grow, settle)
+            reply = self._questions.reply(
+                Prompt(prompt, session.version, room),
+                sampling,
+                conversation=conversation,
+                shape=shape,
+                held_tokens=held,
+                grow=grow,
+                settle=settle,
+            )
             async with aclosing(reply):
                 yield reply
         finally:
@@ -205,32 +211,6 @@ class Chat:
         timeline = Timeline.of(plan.timeline.head, [*plan.timeline.segments, turn, opened])
         session.settle_turn(timeline, computed)
         self._turned(session)
-
-    def _reply(
-        self,
-        conversation: Conversation,
-        shape: Shape,
-        sampling: Sampling,
-        prompt: tuple[int, ...],
-        room: int,
-        held: int,
-        grow: Callable[[int], bool],
-        settle: Callable[[Reply], int | None],
-    ) -> Reply:
-        dialect = self._engine.dialect
-        reader: ReplyReader = dialect.reader(conversation, shape, prompt)
-        sampling = replace(sampling, constraint=reader.constraint, keep_markup=reader.keep_markup)
-        return Reply(
-            self._questions.ask(Prompt(prompt, 0, room), sampling),
-            reader,
-            prompt_tokens=len(prompt),
-            held_tokens=held,
-            top_logprobs=sampling.top_logprobs,
-            reasons=dialect.reasons,
-            capped=room < sampling.max_tokens,
-            grow=grow,
-            settle=settle,
-        )
 
     # Warm turns
 
@@ -256,9 +236,9 @@ class Chat:
             goal, facts = plan.prompt, self._engine.facts
             self._check_room(len(goal), facts.context - 1 - len(goal))
             ahead = session.ahead or Ahead(Resident(self._engine, self._pacer, Priority.WARM))
-            held = max(session.held.shared(goal), ahead.held.shared(goal))
-            if held == len(goal):
-                return Warmed("covered", len(goal), held, 0, 0, session.version)
+            held = _held(session, goal)
+            if session.held.covers(goal) or ahead.held.covers(goal):
+                return Warmed("covered", len(goal), len(goal), 0, 0, session.version)
             session.ahead = ahead
             call = ahead.call = object()
 
@@ -270,7 +250,7 @@ class Chat:
                 if stop():
                     return Warmed("cancelled", len(goal), held, 0, 0, session.version)
                 self._grant(ahead, len(goal) - shared)
-                known = max(shared, min(session.computed, common_length(session.timeline.tokens, goal)))
+                known = max(shared, _computed(session, goal))
                 done = await ahead.held.read(goal, computed=known, stop=stop)
                 cached = max(held, min(ahead.held.cached, len(goal)))
                 computed = max(0, ahead.held.shared(goal) - cached)
@@ -337,6 +317,17 @@ class Chat:
     def _check_room(self, prompt: int, room: int) -> None:
         if room < 1:
             raise ContextLengthExceeded.of_prompt(prompt, prompt + room - 1, "messages")
+
+
+def _computed(session: Session, goal: Sequence[int]) -> int:
+    """How many tokens of ``goal`` the last turn computed: the session's, though its hold may not have them yet."""
+    return min(session.computed, common_length(session.timeline.tokens, goal))
+
+
+def _held(session: Session, goal: Sequence[int]) -> int:
+    """How many tokens of ``goal`` have KV that is the session's."""
+    ahead = session.ahead.held.shared(goal) if session.ahead is not None else 0
+    return max(session.held.shared(goal), ahead, _computed(session, goal))
 
 
 T = TypeVar("T")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from streams.engine.base import Engine, Piece, Priority, Sampling
-from streams.errors import ContextLengthExceeded, EngineUnavailable, Overloaded
+from streams.errors import ContextLengthExceeded, EngineUnavailable, InvalidInput, Overloaded
+from streams.messages import Conversation, Shape
 from streams.pacer import Pacer
+from streams.reply import Reply
 from streams.session import Session, Snapshot
 from streams.template import Template
+
+_TEXT = Shape(choice="none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +23,12 @@ class Prompt:
 
     Attributes:
         tokens: the whole prompt, vocabulary ids.
-        version: data version of the snapshot under it.
+        version: data version of the snapshot under it; None where there is none.
         room: tokens that the answer may have at most.
     """
 
     tokens: tuple[int, ...]
-    version: int
+    version: int | None
     room: int
 
 
@@ -62,6 +66,21 @@ class Questions:
             EngineUnavailable: the engine has died.
         """
         check_alive(self._engine)
+
+    def asked(self, options: Mapping[str, object]) -> Conversation:
+        """The tools and template options of a question: thinking is off unless ``options`` turn it on."""
+        return Conversation((), options={**self._template.question_options, **options})
+
+    def check_schema(self, schema: Mapping[str, object], param: str) -> None:
+        """Refuse a schema that an answer cannot be held to.
+
+        Raises:
+            InvalidInput: it cannot be enforced; ``param`` is what it is called.
+        """
+        try:
+            self._engine.dialect.reader(self.asked({}), Shape(choice="none", schema=schema), ())
+        except InvalidInput as refused:
+            raise InvalidInput(refused.message, param=param) from refused
 
     @property
     def waiting(self) -> int:
@@ -151,26 +170,59 @@ class Questions:
         finally:
             self.running -= 1
 
-    async def ask(self, prompt: Prompt, sampling: Sampling) -> AsyncGenerator[Piece, None]:
-        """Answer in the foreground: ingest pauses until the first token is out."""
-        pieces = self.generate(prompt, sampling, Priority.FOREGROUND)
+    def reply(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        conversation: Conversation | None = None,
+        shape: Shape = _TEXT,
+        priority: Priority = Priority.FOREGROUND,
+        held_tokens: int | None = None,
+        grow: Callable[[int], bool] = lambda _: True,
+        settle: Callable[[Reply], int | None] | None = None,
+    ) -> Reply:
+        """An answer, to be iterated. In the foreground, ingest pauses until its first token is out.
+
+        Args:
+            prompt: rendered. An answer longer than it has room for ends with ``length``.
+            sampling: how to generate.
+            conversation: tools and template options of the prompt; None for those of a question.
+            shape: what the answer may look like.
+            priority: who it waits for.
+            held_tokens: tokens of the prompt that a session holds; None for all that turn out to be cached.
+            grow, settle: see :class:`~streams.reply.Reply`; the version is the prompt's unless ``settle`` says another.
+
+        Raises:
+            InvalidInput: a schema cannot be enforced.
+        """
+        dialect = self._engine.dialect
+        reader = dialect.reader(conversation or self.asked({}), shape, prompt.tokens)
+        sampling = replace(
+            sampling,
+            max_tokens=min(sampling.max_tokens, prompt.room),
+            constraint=reader.constraint,
+            keep_markup=reader.keep_markup,
+        )
+        run = self._ask if priority == Priority.FOREGROUND else self._engine.generate
+        return Reply(
+            run(prompt.tokens, sampling, priority),
+            reader,
+            prompt_tokens=len(prompt.tokens),
+            held_tokens=len(prompt.tokens) if held_tokens is None else held_tokens,
+            top_logprobs=sampling.top_logprobs,
+            reasons=dialect.reasons,
+            capped=sampling.max_tokens == prompt.room,
+            grow=grow,
+            settle=settle or (lambda _: prompt.version),
+        )
+
+    async def _ask(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
         with self._pacer.question() as question:
-            try:
+            async with aclosing(self._engine.generate(tokens, sampling, priority)) as pieces:
                 async for piece in pieces:
                     question.first_token()
                     yield piece
-            finally:
-                await pieces.aclose()
-
-    async def generate(self, prompt: Prompt, sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
-        """Generate over a rendered prompt. An answer longer than there is room for ends with ``length``."""
-        sampling = replace(sampling, max_tokens=min(sampling.max_tokens, prompt.room))
-        pieces = self._engine.generate(prompt.tokens, sampling, priority)
-        try:
-            async for piece in pieces:
-                yield piece
-        finally:
-            await pieces.aclose()
 
 
 def check_alive(engine: Engine) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -38,6 +38,7 @@ class Reply:
         prefix_cached_tokens: the part of these that no session held.
         completion_tokens: generated so far.
         logprobs: one per generated token, where asked for.
+        named_logprobs: of the tokens that the request named, at the first position.
         finish_reason: why it ended.
         stop: the stop sequence that ended it.
         full: it ended because there is no more room, not because of ``max_tokens``.
@@ -74,7 +75,7 @@ class Reply:
         self._reader = reader
         self._held_tokens = held_tokens
         self._top = top_logprobs
-        self._reasons = reasons
+        self.reasons = reasons
         self._capped = capped
         self._grow = grow
         self._settle = settle
@@ -84,6 +85,7 @@ class Reply:
         self.cached_tokens = 0
         self.prefix_cached_tokens = 0
         self.logprobs: list[TokenLogprob] = []
+        self.named_logprobs: Mapping[int, float] = {}
         self.finish_reason: Literal["stop", "length", "tool_calls"] = "stop"
         self.stop: str | None = None
         self.full = False
@@ -129,7 +131,7 @@ class Reply:
         self.message = Message(
             "assistant",
             "".join(content),
-            reasoning=(thought or None) if self._reasons else None,
+            reasoning=(thought or None) if self.reasons else None,
             calls=calls,
             raw="".join(self._text),
         )
@@ -143,6 +145,7 @@ class Reply:
         if not self.tokens:
             self.cached_tokens = piece.cached_tokens
             self.prefix_cached_tokens = max(0, piece.cached_tokens - self._held_tokens)
+            self.named_logprobs = piece.logprobs[0] if piece.logprobs else {}
         thinking = self._reader.thinking
         for token, logprobs in zip(piece.token_ids, piece.logprobs, strict=False):
             ranked = sorted(logprobs.items(), key=lambda item: item[1], reverse=True)

@@ -23,7 +23,6 @@ class Answer:
 
     reply: Reply
     run: Run
-    session: Session | None
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """The reply as it comes, counted. Some add nothing: their token is held back, or part of a call.
@@ -42,9 +41,7 @@ class Answer:
                 known = reply.completion_tokens
                 yield delta
         self.run.succeeded()
-        counters = self.run.metrics.counters
-        counters.tool_calls_malformed += reply.malformed
-        counters.session_turns += self.session is not None
+        self.run.metrics.counters.tool_calls_malformed += reply.malformed
 
     async def finish(self) -> Reply:
         """The whole reply. Raises as :meth:`deltas`."""
@@ -78,4 +75,4 @@ async def answering(
     """
     async with request.app[CORE].manager.chat.reply(conversation, shape, sampling, session) as reply:
         with running(request.app[METRICS], started, reply.prompt_tokens) as run:
-            yield Answer(reply, run, session)
+            yield Answer(reply, run)

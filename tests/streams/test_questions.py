@@ -51,10 +51,12 @@ async def test_an_answer_is_over_the_version_it_was_asked_at(manager: Manager, e
     prompt = manager.questions.prompt(session, manager.questions.encode("trend?"))
     await manager.push(session, ["b"])
     await settled(session)
-    pieces = [piece async for piece in manager.questions.ask(prompt, Sampling(max_tokens=32))]
-    assert prompt.version == 1
+    reply = manager.questions.reply(prompt, Sampling(max_tokens=32))
+    async for _ in reply.deltas():
+        pass
+    assert prompt.version == reply.version == 1
     assert engine.tokenizer.decode(prompt.tokens).endswith("user\na\ntrend?<|im_end|>\n<|im_start|>assistant\n")
-    assert pieces[-1].finish_reason == "stop"
+    assert reply.finish_reason == "stop"
     # Asking leaves nothing behind.
     assert held_tokens(session) == session.timeline.tokens
     assert text_of(engine, session) == "a\nb\n"
@@ -64,7 +66,7 @@ async def test_ingest_waits_while_a_question_has_no_first_token(manager: Manager
     session = manager.create("s")
     engine.generate_gate.clear()
     prompt = manager.questions.prompt(session, manager.questions.encode("trend?"))
-    first = asyncio.create_task(anext(manager.questions.ask(prompt, Sampling(max_tokens=4))))
+    first = asyncio.create_task(anext(manager.questions.reply(prompt, Sampling(max_tokens=4)).deltas()))
     await until(lambda: manager.questions.waiting)
     await manager.push(session, ["a"])
     await until(lambda: session.tokens)

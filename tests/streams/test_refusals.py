@@ -95,7 +95,7 @@ async def test_a_dead_engine_is_said_everywhere_and_nothing_hangs(engine: FastEn
         engine.generate_gate.clear()
         ack = await manager.push(session, ["b"])
         prompt = manager.questions.prompt(session, manager.questions.encode("trend?"))
-        asking = asyncio.create_task(anext(manager.questions.ask(prompt, Sampling(max_tokens=4))))
+        asking = asyncio.create_task(anext(manager.questions.reply(prompt, Sampling(max_tokens=4)).deltas()))
         waiting = asyncio.create_task(session.resident(ack.total_pushed, SECONDS))
         await until(lambda: engine.running and session.data_end > session.settled)
         engine.kill()

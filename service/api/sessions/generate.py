@@ -6,20 +6,24 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from service.api.replies import Answer
 from service.api.requests import await_entries, openai_failure
-from service.api.runs import Run, running
-from service.api.sessions.protocol import GenerateBody, Generation, PromptTokensDetails, Usage
+from service.api.runs import running
+from service.api.sessions.protocol import (
+    CompletionTokensDetails,
+    GenerateBody,
+    Generation,
+    PromptTokensDetails,
+    Usage,
+)
 from service.bodies import read_model, respond
 from service.core import CORE
 from service.delivery.sse import DONE, HEADERS, data_frame, stream_answer
 from service.keys import METRICS
-from streams.engine.base import FinishReason, Piece
-from streams.errors import EngineUnavailable
-from streams.questions import Prompt
+from streams.reply import Reply
 from streams.session import Session
 
 
@@ -38,11 +42,13 @@ async def generate(request: web.Request, session: Session) -> web.StreamResponse
             return _stream_hit(hit) if body.stream else _respond(request, hit)
     prompt = questions.prompt(session, questions.encode(body.prompt), options=options)
     with questions.foreground(session), running(request.app[METRICS], started, len(prompt.tokens)) as run:
-        answer = _Answer(session, prompt, run)
-        async with aclosing(questions.ask(prompt, body.sampling)) as pieces:
+        reply = questions.reply(prompt, body.sampling, conversation=questions.asked(options))
+        async with aclosing(reply):
+            answer = Answer(reply, run)
             if body.stream:
-                return await stream_answer(request, answer.frames(pieces), openai_failure(request, run))
-            return _respond(request, await answer.whole(pieces))
+                return await stream_answer(request, _frames(session, answer), openai_failure(request, run))
+            await answer.finish()
+            return _respond(request, _result(session, reply).model_copy(update={"text": reply.message.content}))
 
 
 async def _from_cache(request: web.Request, session: Session, text: str, started: float) -> Generation | None:
@@ -66,61 +72,30 @@ async def _from_cache(request: web.Request, session: Session, text: str, started
     )
 
 
-@dataclass(slots=True)
-class _Answer:
-    """One computed answer, and what it cost so far."""
+async def _frames(session: Session, answer: Answer) -> AsyncGenerator[bytes, None]:
+    async with aclosing(answer.deltas()) as deltas:
+        async for delta in deltas:
+            if delta.content:
+                yield data_frame({"text": delta.content})
+    yield data_frame(_done(_result(session, answer.reply))) + DONE
 
-    session: Session
-    prompt: Prompt
-    run: Run
-    text: list[str] = field(default_factory=list)
-    cached: int = 0
-    completion: int = 0
-    finish_reason: FinishReason | None = None
 
-    async def whole(self, pieces: AsyncGenerator[Piece, None]) -> Generation:
-        """All of it at once."""
-        async for piece in pieces:
-            self._take(piece)
-        return self._result().model_copy(update={"text": "".join(self.text)})
-
-    async def frames(self, pieces: AsyncGenerator[Piece, None]) -> AsyncGenerator[bytes, None]:
-        """The same piece by piece."""
-        async for piece in pieces:
-            self._take(piece)
-            if piece.text:
-                yield data_frame({"text": piece.text})
-        yield data_frame(_done(self._result())) + DONE
-
-    def _take(self, piece: Piece) -> None:
-        self.run.step(len(piece.token_ids), session_cached=piece.cached_tokens)
-        self.text.append(piece.text)
-        self.cached = piece.cached_tokens
-        self.completion += len(piece.token_ids)
-        self.finish_reason = piece.finish_reason or self.finish_reason
-
-    def _result(self) -> Generation:
-        """Everything about the answer but its text.
-
-        Raises:
-            EngineUnavailable: the engine stopped before the answer was complete.
-        """
-        if self.finish_reason is None:
-            raise EngineUnavailable("the engine stopped before the answer was complete; try again", retry_after=5)
-        self.run.succeeded()
-        prompt_tokens = len(self.prompt.tokens)
-        return Generation(
-            id=_new_id(),
-            session_id=self.session.id,
-            finish_reason=self.finish_reason,
-            data_version=self.prompt.version,
-            usage=Usage(
-                prompt_tokens=prompt_tokens,
-                completion_tokens=self.completion,
-                total_tokens=prompt_tokens + self.completion,
-                prompt_tokens_details=PromptTokensDetails(cached_tokens=self.cached),
-            ),
-        )
+def _result(session: Session, reply: Reply) -> Generation:
+    """Everything about an answer but its text, which is without the reasoning."""
+    details = CompletionTokensDetails(reasoning_tokens=reply.reasoning_tokens) if reply.reasons else None
+    return Generation(
+        id=_new_id(),
+        session_id=session.id,
+        finish_reason="length" if reply.finish_reason == "length" else "stop",
+        data_version=reply.version or 0,
+        usage=Usage(
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            total_tokens=reply.prompt_tokens + reply.completion_tokens,
+            prompt_tokens_details=PromptTokensDetails(cached_tokens=reply.cached_tokens),
+            completion_tokens_details=details,
+        ),
+    )
 
 
 def _stream_hit(hit: Generation) -> web.Response:

@@ -61,6 +61,7 @@ async def test_an_answer_says_what_it_is_and_what_it_cost(client: apps.Client, e
         "completion_tokens": usage["completion_tokens"],
         "total_tokens": prompt + usage["completion_tokens"],
         "prompt_tokens_details": {"cached_tokens": resident // 16 * 16},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
     cost = counters(client)
     assert (cost.requests_started, cost.requests_ok, cost.requests_failed, cost.requests_cancelled) == (1, 1, 0, 0)

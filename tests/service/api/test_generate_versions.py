@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,8 @@ from service.keys import METRICS
 from streams.engine.base import Priority
 from tests import apps
 from tests.apps import answered, call, ok, settled, until
-from tests.engine.fast import FastEngine, FastTokenizer
+from tests.engine.fast import FastEngine
 from tests.service.api.asking import GENERATE, SESSION, SteppedEngine, counters, stream
-
-
-class ThinkingTokenizer(FastTokenizer):
-    """A template that opens the model's thoughts when asked to."""
-
-    def render(self, messages: Sequence[Mapping[str, str]], options: Mapping[str, object]) -> str:
-        rest = {name: value for name, value in options.items() if name != "enable_thinking"}
-        return super().render(messages, rest) + ("<think>\n" if options.get("enable_thinking") else "")
 
 
 @pytest.fixture(autouse=True)
@@ -167,10 +158,8 @@ async def test_a_stale_flash_answer_is_never_served(client: apps.Client, engine:
     ],
 )
 async def test_thinking_otherwise_than_the_flash_answer_is_computed(
-    client: apps.Client, engine: FastEngine, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], served: bool
+    client: apps.Client, engine: FastEngine, options: dict[str, Any], served: bool
 ) -> None:
-    thinking = ThinkingTokenizer()
-    monkeypatch.setattr(engine.tokenizer, "render", thinking.render)
     await ok(client, "POST", f"{SESSION}/flash", {"query": "Hot?"})
     await push(client)
     await answered(client, "s")
@@ -179,8 +168,18 @@ async def test_thinking_otherwise_than_the_flash_answer_is_computed(
     assert foreground(engine) == (not served)
 
 
-async def test_options_the_template_does_not_take_are_refused_by_name(client: apps.Client) -> None:
-    status, reply = await call(
-        client, "POST", GENERATE, {"prompt": "What?", "chat_template_kwargs": {"date_string": "today"}}
-    )
-    assert (status, reply["error"]["param"]) == (400, "date_string")
+async def test_thoughts_are_counted_and_not_part_of_the_text(client: apps.Client, engine: FastEngine) -> None:
+    engine.script.extend(["hmm\n</think>\n\nyes"] * 2)
+    asked = {"prompt": "Hot?", "reasoning_effort": "high"}
+    answer = await ok(client, "POST", GENERATE, asked)
+    assert answer["text"] == "yes"
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] > len("hmm")
+    *pieces, done = await stream(client, **asked)
+    assert "".join(piece["text"] for piece in pieces) == "yes"
+    assert done["usage"]["completion_tokens_details"] == answer["usage"]["completion_tokens_details"]
+
+
+async def test_questions_are_answered_without_thinking_unless_asked(client: apps.Client, engine: FastEngine) -> None:
+    engine.script.append("yes")
+    answer = await ok(client, "POST", GENERATE, {"prompt": "Hot?"})
+    assert (answer["text"], answer["usage"]["completion_tokens_details"]["reasoning_tokens"]) == ("yes", 0)

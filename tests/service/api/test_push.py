@@ -27,7 +27,7 @@ async def _session(client: apps.Client) -> None:
 
 def read(client: apps.Client, engine: FastEngine) -> str:
     """The data a stream has."""
-    text = engine.tokenizer.decode(core(client).manager.get("s").timeline)
+    text = engine.tokenizer.decode(core(client).manager.get("s").timeline.tokens)
     return text.rpartition("<|im_start|>user\n")[2]
 
 

@@ -98,7 +98,7 @@ async def test_large_pushes_keep_their_order(client: apps.Client, engine: FastEn
                 acks.append(message["data"]["total_pushed"])
         assert acks == [300, 301, 302, 303, 304]
         await settled(client, "s")
-        text = engine.tokenizer.decode(core(client).manager.get("s").timeline)
+        text = engine.tokenizer.decode(core(client).manager.get("s").timeline.tokens)
         assert text.endswith("\n".join(entries) + "\n")
 
 
