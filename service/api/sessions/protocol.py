@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from flashquery.answers import Answer
 from flashquery.queries import FlashQuery
@@ -18,8 +18,13 @@ class FlashCreate(Strict):
 
     query: Annotated[NonEmpty, Field(description="The standing question.")]
     max_tokens: Annotated[
-        int, Field(ge=-INT64, lt=INT64, description="Longest answer in tokens; clamped into 1 to 256.")
-    ] = 32
+        int | None,
+        Field(
+            ge=-INT64,
+            lt=INT64,
+            description="Longest answer in tokens; clamped into 1 to 256. 32 if absent, 256 beside a schema.",
+        ),
+    ] = None
     choices: Annotated[
         list[str] | None,
         Field(
@@ -29,6 +34,21 @@ class FlashCreate(Strict):
             "One token per decision is computed, so this is also the fastest kind of query.",
         ),
     ] = None
+
+    schema_: Annotated[
+        dict[str, Any] | None,
+        Field(
+            alias="schema",
+            description="Ours: the answer is JSON of this schema; one that does not fit `max_tokens` is no answer.",
+        ),
+    ] = None
+
+    @field_validator("schema_")
+    @classmethod
+    def _alone(cls, schema: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        if schema is not None and info.data.get("choices") is not None:
+            raise ValueError("an answer is of a schema or one of `choices`, not both; leave one out")
+        return schema
 
     @field_validator("choices")
     @classmethod
@@ -228,12 +248,15 @@ class WarmObject(BaseModel):
 class FlashObject(BaseModel):
     """A Flash Query; the last fields are there once it was answered."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     id: int
     object: Literal["flash_query"] = "flash_query"
     query: str
     max_tokens: int
     tokens: Annotated[int, Field(description="Length of the query in tokens.")]
     choices: Annotated[list[str] | None, Field(description="Ours.")] = None
+    schema_: Annotated[dict[str, Any] | None, Field(serialization_alias="schema", description="Ours.")] = None
     fresh: Annotated[bool, Field(description="The answer is of the session's present version.")]
     value: str | None = None
     data_version: int | None = None
@@ -253,6 +276,7 @@ class FlashObject(BaseModel):
             max_tokens=query.max_tokens,
             tokens=len(query.tokens),
             choices=None if query.choices is None else list(query.choices),
+            schema_=None if query.schema is None else dict(query.schema),
             fresh=answer is not None and answer.version == version,
         )
         if answer is None:

@@ -44,7 +44,7 @@ async def create(request: web.Request) -> web.Response:
     session = manager.create(body.id, body.system)
     try:
         for query in body.flash:
-            flash.register(session, query.query, query.max_tokens, query.choices)
+            flash.register(session, query.query, query.max_tokens, query.choices, query.schema_)
     except InvalidInput:
         await manager.delete(session.id)
         raise
@@ -106,7 +106,7 @@ async def warm(request: web.Request) -> web.Response:
 async def register(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
-    query = request.app[CORE].flash.register(session, body.query, body.max_tokens, body.choices)
+    query = request.app[CORE].flash.register(session, body.query, body.max_tokens, body.choices, body.schema_)
     session.touch()
     found = protocol.FlashObject.of(query, None, session.version)
     return respond(request, found.model_dump(exclude_none=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -151,9 +152,22 @@ async def test_choices_bind_the_answer_and_tell_their_probabilities(client: apps
     assert answer["confidence"] >= 0
 
 
+async def test_a_schema_binds_the_answer(client: apps.Client) -> None:
+    schema = {"type": "object", "properties": {"up": {"type": "boolean", "default": None}}, "required": ["up"]}
+    query = await ok(client, "POST", FLASH, {"query": "Trend?", "schema": schema})
+    assert (query["schema"], query["max_tokens"]) == (schema, 256)
+    await push(client)
+    (answer,) = await answered(client, "s")
+    assert json.loads(answer["value"]) == {"up": False}
+    assert answer["schema"] == schema
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
+        ({"query": "Hot?", "schema": []}, "schema"),
+        ({"query": "Hot?", "schema": {"multipleOf": 3}}, "schema"),
+        ({"query": "Hot?", "schema": {}, "choices": ["a", "b"]}, "schema"),
         ({}, "query"),
         ({"query": ""}, "query"),
         ({"query": "x" * 600}, "query"),
