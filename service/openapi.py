@@ -72,6 +72,7 @@ class Operation:
         request: model of the body.
         response: model of the answer with status 200.
         query: model of the query string.
+        headers: headers it reads, all optional, and what each is for.
         statuses: further statuses and when they occur.
         content_types: what it answers with beside, or without a ``response`` model instead of, JSON and msgpack;
             such as ``text/event-stream``.
@@ -88,6 +89,7 @@ class Operation:
     request: type[BaseModel] | None = None
     response: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     statuses: Mapping[int, str] = field(default_factory=dict)
     content_types: tuple[str, ...] = ()
     streams: bool = False
@@ -187,6 +189,10 @@ def _parameters(
     parameters: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PARAMETER.findall(operation.path)
+    ]
+    parameters += [
+        {"name": name, "in": "header", "required": False, "description": meaning, "schema": {"type": "string"}}
+        for name, meaning in operation.headers.items()
     ]
     if operation.query is not None:
         schema = schemas[references[operation.query, "validation"]["$ref"].rpartition("/")[2]]

@@ -154,7 +154,7 @@ class Function(Strict):
     parameters: Annotated[ObjectSchema | None, Field(description="JSON schema of an object.")] = None
 
 
-class ToolParam(Strict):
+class FunctionTool(Strict):
     """A tool the model may call."""
 
     type: Literal["function"] = "function"
@@ -228,7 +228,7 @@ class ChatBody(Generated):
     model: Annotated[str | None, Field(description="Ignored: there is one model.")] = None
     n: Annotated[Literal[1] | None, Field(description="There is one choice.")] = None
     stream_options: StreamOptions | None = None
-    tools: Annotated[list[ToolParam] | None, Field(max_length=TOOLS_MAX)] = None
+    tools: Annotated[list[FunctionTool] | None, Field(max_length=TOOLS_MAX)] = None
     tool_choice: Annotated[
         Literal["auto", "none", "required"] | NamedTool | None,
         Field(description="A forced call is made without thinking, unless the request asks for it."),

@@ -47,10 +47,11 @@ OPERATIONS = (
         handler=complete,
         tag="Chat",
         summary="Continue a conversation (OpenAI)",
-        description=f"With the header `{SESSION_HEADER}` it is a durable turn of that session: what the stream holds "
-        "already is not computed again. A stream ends with `data: [DONE]`.",
+        description="Alone, or as a durable turn of a session: what that holds already is not computed again. A stream "
+        "ends with `data: [DONE]`.",
         request=ChatBody,
         response=ChatCompletion,
+        headers={SESSION_HEADER: "The session this is a turn of."},
         content_types=("text/event-stream",),
         statuses={
             404: "Unknown session.",

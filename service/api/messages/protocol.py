@@ -136,7 +136,7 @@ _AssistantBlock = Annotated[
 ]
 
 
-class UserMessage(Strict):
+class UserTurn(Strict):
     """What the user says, and what calls came to."""
 
     role: Literal["user"]
@@ -162,7 +162,7 @@ class UserMessage(Strict):
         return found
 
 
-class AssistantMessage(Strict):
+class AssistantTurn(Strict):
     """What the model said; sent back as it was received."""
 
     role: Literal["assistant"]
@@ -187,7 +187,7 @@ class AssistantMessage(Strict):
 
 _ROLES = "role must be `user` or `assistant`; the system prompt goes into the field `system`"
 AnyMessage = Annotated[
-    Annotated[UserMessage, Tag("role:user")] | Annotated[AssistantMessage, Tag("role:assistant")],
+    Annotated[UserTurn, Tag("role:user")] | Annotated[AssistantTurn, Tag("role:assistant")],
     Discriminator(lambda value: tag_of(value, "role"), custom_error_type="role", custom_error_message=_ROLES),
 ]
 
@@ -200,7 +200,7 @@ class SystemBlock(Strict):
     cache_control: CacheControl = None
 
 
-class ToolParam(Strict):
+class MessagesTool(Strict):
     """A tool the model may call."""
 
     name: Name
@@ -264,7 +264,7 @@ class Asked(Sampled):
     stop_sequences: Annotated[
         StopList | None, Field(description="Up to 4 of at most 64 bytes; not part of the text.")
     ] = None
-    tools: Annotated[list[ToolParam] | None, Field(max_length=TOOLS_MAX)] = None
+    tools: Annotated[list[MessagesTool] | None, Field(max_length=TOOLS_MAX)] = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None

@@ -52,10 +52,11 @@ OPERATIONS = (
         handler=create,
         tag="Chat",
         summary="Continue a conversation (Anthropic)",
-        description=f"With the header `{SESSION_HEADER}` it is a durable turn of that session: what the stream holds "
-        "already is not computed again. A stream ends with `message_stop`.",
+        description="Alone, or as a durable turn of a session: what that holds already is not computed again. A stream "
+        "ends with `message_stop`.",
         request=MessagesBody,
         response=MessageReply,
+        headers={SESSION_HEADER: "The session this is a turn of."},
         content_types=("text/event-stream",),
         statuses={
             404: "Unknown session.",
