@@ -137,6 +137,8 @@ def _load_model(settings: Settings, card: ModelCard) -> Engine:
             kv_cache_bytes=None if settings.kv_cache_gb is None else int(settings.kv_cache_gb * 2**30),
             threads=settings.threads,
             max_num_seqs=sequences,
+            tool_parser=settings.tool_parser,
+            reasoning_parser=settings.reasoning_parser,
         )
     )
 

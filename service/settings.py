@@ -94,6 +94,20 @@ class Settings(BaseSettings):
     threads: int | None = _setting(
         "Model", None, "CPU threads of the engine. Unset: every core this process may use.", ge=1, le=1024
     )
+    tool_parser: str | None = _setting(
+        "Model",
+        None,
+        "How the model writes tool calls: a name of vLLM's --tool-call-parser, such as hermes. none: it makes none."
+        " Unset: told from the chat template.",
+        min_length=1,
+    )
+    reasoning_parser: str | None = _setting(
+        "Model",
+        None,
+        "How the model writes its reasoning: a name of vLLM's --reasoning-parser, such as qwen3. none: it has none."
+        " Unset: told from the chat template.",
+        min_length=1,
+    )
     slice_seconds: float = _setting(
         "Model",
         0.3,

@@ -48,10 +48,14 @@ class Constraint:
     Attributes:
         kind: ``json`` for a JSON schema, ``structural_tag`` for one of xgrammar's structural tags.
         value: the schema or tag, as JSON values.
+        after_reasoning: the reply begins with reasoning, which is free; the constraint holds from its end on.
+        fit: bound what it leaves open so that the text can end within ``max_tokens``.
     """
 
     kind: Literal["json", "structural_tag"]
     value: Mapping[str, Any]
+    after_reasoning: bool = False
+    fit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class HfTokenizer:
     Attributes:
         template: the fast tokenizer of transformers that is wrapped.
         end_ids: see :attr:`streams.engine.base.Tokenizer.end_ids`.
+        hidden_ids: the control tokens that decoding leaves out unless asked not to.
         control_ids: every token that means something to the model beside its text: special tokens, added tokens
             whether or not they are flagged special, and the tokens that end a generation.
     """
@@ -44,6 +45,7 @@ class HfTokenizer:
         self._eos_id: int = template.eos_token_id
         self._bytes_of = _bytes_of_pieces(backend)
         self.end_ids = frozenset({*generation_eos, self._eos_id})
+        self.hidden_ids = frozenset(template.all_special_ids)
         self._reserved = frozenset(inspect.signature(template.apply_chat_template).parameters) - {"kwargs"}
         self.control_ids = frozenset({*template.all_special_ids, *template.added_tokens_decoder, *self.end_ids})
 
@@ -65,6 +67,14 @@ class HfTokenizer:
     @property
     def eos_id(self) -> int:
         return self._eos_id
+
+    @property
+    def template_text(self) -> str:
+        """The chat template, the one for tools where there are several; empty if there is none."""
+        template: object = self.template.chat_template
+        if isinstance(template, dict):
+            template = template.get("tool_use", template.get("default"))
+        return template if isinstance(template, str) else ""
 
     def encode(self, text: str) -> list[int]:
         """See :meth:`streams.engine.base.Tokenizer.encode`.

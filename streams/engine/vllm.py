@@ -16,8 +16,10 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from streams.engine.base import FinishReason, ModelFacts, Piece, Priority, Sampling
+from streams.engine.base import ModelFacts, Piece, Priority, Sampling
+from streams.engine.dialect import VllmDialect
 from streams.engine.tokenizer import HfTokenizer
+from streams.engine.vllm_requests import asking, piece, reading
 from streams.engine.vllm_start import EngineOptions, start
 from streams.errors import (
     AskaheadError,
@@ -32,7 +34,6 @@ __all__ = ["EngineOptions", "VllmEngine", "VllmHeld"]
 
 _RESTART_SECONDS = 30.0
 _RELEASE_TIMEOUT = 30.0
-_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "stop"}
 
 
 class VllmEngine:
@@ -42,10 +43,11 @@ class VllmEngine:
     place of ``top_logprobs``.
     """
 
-    def __init__(self, llm: Any, tokenizer: HfTokenizer, name: str) -> None:
+    def __init__(self, llm: Any, tokenizer: HfTokenizer, dialect: VllmDialect, name: str) -> None:
         cache = llm.vllm_config.cache_config
         self._llm = llm
         self._tokenizer = tokenizer
+        self._dialect = dialect
         self._facts = ModelFacts(
             name=name,
             context=llm.model_config.max_model_len,
@@ -65,7 +67,8 @@ class VllmEngine:
         """
         tokenizer = HfTokenizer.load(options.model)
         try:
-            return cls(start(options), tokenizer, options.name)
+            dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
+            return cls(start(options, dialect.reasoning_parser), tokenizer, dialect, options.name)
         except AskaheadError:
             raise
         except Exception as exc:
@@ -90,11 +93,15 @@ class VllmEngine:
         return self._tokenizer
 
     @property
+    def dialect(self) -> VllmDialect:
+        return self._dialect
+
+    @property
     def dead(self) -> bool:
         return self._closed or self._llm.errored
 
-    def hold(self) -> VllmHeld:
-        return VllmHeld(self)
+    def hold(self, priority: Priority = Priority.INGEST) -> VllmHeld:
+        return VllmHeld(self, priority)
 
     async def generate(
         self, tokens: Sequence[int], sampling: Sampling, priority: Priority
@@ -102,7 +109,7 @@ class VllmEngine:
         """See :meth:`streams.engine.base.Engine.generate`.
 
         Raises:
-            InvalidInput: the prompt is empty, or vLLM refuses the sampling parameters.
+            InvalidInput: the prompt is empty, vLLM refuses the sampling parameters, or cannot enforce the constraint.
             ContextLengthExceeded: the prompt leaves no room for an answer.
         """
         if not tokens:
@@ -113,10 +120,16 @@ class VllmEngine:
                 "and at least one token of the answer. Shorten the prompt."
             )
         with self._translated():
-            requests = self._request(list(tokens), _sampling_params(sampling), f"ask-{next(self._serial)}", priority)
-            async with aclosing(requests) as outputs:
+            outputs = self._request(
+                list(tokens),
+                asking(sampling),
+                f"ask-{next(self._serial)}",
+                priority,
+                reasoning_ended=sampling.constraint is None or not sampling.constraint.after_reasoning,
+            )
+            async with aclosing(outputs):
                 async for output in outputs:
-                    yield _piece(output)
+                    yield piece(output, sampling)
 
     async def close(self) -> None:
         if self._closed:
@@ -133,14 +146,21 @@ class VllmEngine:
         self._llm.shutdown = lambda: None
 
     def _request(
-        self, prompt: list[int] | AsyncGenerator[Any, None], params: Any, request_id: str, priority: Priority
+        self,
+        prompt: list[int] | AsyncGenerator[Any, None],
+        params: Any,
+        request_id: str,
+        priority: Priority,
+        reasoning_ended: bool | None = None,
     ) -> AsyncGenerator[Any, None]:
         from vllm.inputs import tokens_input
 
         if self.dead:
             raise self._unavailable()
         source = tokens_input(prompt) if isinstance(prompt, list) else prompt
-        outputs: AsyncGenerator[Any, None] = self._llm.generate(source, params, request_id, priority=int(priority))
+        outputs: AsyncGenerator[Any, None] = self._llm.generate(
+            source, params, request_id, priority=int(priority), reasoning_ended=reasoning_ended
+        )
         return outputs
 
     def _unavailable(self) -> EngineUnavailable:
@@ -173,9 +193,11 @@ class VllmHeld:
     only be released.
     """
 
-    def __init__(self, engine: VllmEngine) -> None:
+    def __init__(self, engine: VllmEngine, priority: Priority) -> None:
         self._engine = engine
+        self._priority = priority
         self._tokens = 0
+        self._cached = 0
         self._chunks: asyncio.Queue[list[int]] = asyncio.Queue(maxsize=1)
         self._outputs: AsyncGenerator[Any, None] | None = None
         self._over = False
@@ -184,6 +206,10 @@ class VllmHeld:
     @property
     def tokens(self) -> int:
         return self._tokens
+
+    @property
+    def cached(self) -> int:
+        return self._cached
 
     async def extend(self, tokens: Sequence[int]) -> None:
         """See :meth:`streams.engine.base.Held.extend`.
@@ -207,16 +233,18 @@ class VllmHeld:
                 with self._engine._translated():
                     if self._outputs is None:
                         self._outputs = self._engine._request(
-                            self._feed(), _reading(), f"hold-{next(self._engine._serial)}", Priority.INGEST
+                            self._feed(), reading(), f"hold-{next(self._engine._serial)}", self._priority
                         )
                     self._chunks.put_nowait(list(tokens))
-                    await anext(self._outputs)
+                    output = await anext(self._outputs)
             except BaseException as exc:
                 # An exception, cancellation too, ends vLLM's generator, which aborts the request.
                 self._over = True
                 if isinstance(exc, StopAsyncIteration):
                     raise self._engine._unavailable() from exc
                 raise
+            if not self._tokens:
+                self._cached = output.num_cached_tokens or 0
             self._tokens = total
 
     async def release(self) -> None:
@@ -241,47 +269,6 @@ class VllmHeld:
 
         while True:
             yield StreamingInput(prompt=tokens_input(await self._chunks.get()))
-
-
-def _reading() -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        max_tokens=1, temperature=0.0, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.DELTA
-    )
-
-
-def _sampling_params(sampling: Sampling) -> Any:
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    named = list(sampling.logprob_token_ids)
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed,
-        ignore_eos=sampling.ignore_eos,
-        stop=list(sampling.stop),
-        logprobs=None if named else sampling.top_logprobs or None,
-        logprob_token_ids=named or None,
-        output_kind=RequestOutputKind.DELTA,
-    )
-
-
-def _piece(output: Any) -> Piece:
-    (completion,) = output.outputs
-    reason = completion.finish_reason
-    if reason is not None and reason not in _FINISH:
-        raise EngineUnavailable("The engine stopped before the answer was complete; retry it.", retry_after=1.0)
-    return Piece(
-        text=completion.text,
-        token_ids=tuple(completion.token_ids),
-        logprobs=tuple({i: p.logprob for i, p in at.items()} for at in completion.logprobs or ()),
-        cached_tokens=output.num_cached_tokens or 0,
-        finish_reason=_FINISH[reason] if reason is not None else None,
-    )
 
 
 def _sentence(exc: BaseException) -> str:

@@ -37,6 +37,8 @@ class EngineOptions:
         max_num_seqs: streams held plus requests running at once.
         max_num_batched_tokens: tokens computed in one step at most; None for 512 on a CPU, or ``max_num_seqs`` where
             that is more, and vLLM's default on a GPU.
+        tool_parser: vLLM's name for how the model writes calls; None to tell from the chat template, "none" for none.
+        reasoning_parser: the same for how it writes its reasoning.
     """
 
     model: Path
@@ -48,10 +50,16 @@ class EngineOptions:
     block_size: int | None = None
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
 
 
-def start(options: EngineOptions) -> Any:
+def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
     """A running ``AsyncLLM``. Blocks.
+
+    Args:
+        options: what to load, and how.
+        reasoning_parser: tells where reasoning ends, for constraints to begin there.
 
     Raises:
         ModelError: the KV cache cannot hold one context.
@@ -72,6 +80,12 @@ def start(options: EngineOptions) -> Any:
         "max_num_seqs": options.max_num_seqs,
         "max_num_batched_tokens": options.max_num_batched_tokens,
         "enable_prefix_caching": True,
+        "structured_outputs_config": {
+            # The only backend that knows structural tags; small models would fill a reply with white space.
+            "backend": "xgrammar",
+            "disable_any_whitespace": True,
+            "reasoning_parser": reasoning_parser or "",
+        },
         "scheduling_policy": "priority",
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
