@@ -121,7 +121,7 @@ class VllmDialect:
         return VllmReader(
             self._tokenizer,
             parser,
-            self._tools_only(self._vocabulary, request.tools) if called else None,
+            self._whole(parser, request) if called else None,
             opening_of(self._parsers.tool) if called and self._parsers.tool else "",
             request,
             shape,
@@ -129,6 +129,12 @@ class VllmDialect:
             constraint,
             thinking=thinking,
         )
+
+    def _whole(self, parser: Any, request: Any) -> Any:
+        """A parser for complete text, which reads calls in the form that the first one expects."""
+        whole = self._tools_only(self._vocabulary, request.tools)
+        whole.tool_parser.supports_required_and_named = parser.tool_parser.supports_required_and_named
+        return whole
 
     def _load(self, tool: str | None, reasoning: str | None) -> Any:
         from vllm.parser import ParserManager

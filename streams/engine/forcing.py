@@ -23,7 +23,9 @@ def constraint_of(parser: Any, request: Any, shape: Shape, *, after_reasoning: b
         shape: what was asked for.
         after_reasoning: the reply begins with reasoning.
     """
+    from vllm.sampling_params import StructuredOutputsParams
     from vllm.tool_parsers.tool_strict_level import ToolStrictLevel
+    from vllm.tool_parsers.utils import get_json_schema_from_tools
 
     if request.tools and request.response_format is not None:
         # Without tags around calls the format would rule them out.
@@ -31,10 +33,10 @@ def constraint_of(parser: Any, request: Any, shape: Shape, *, after_reasoning: b
     parser.adjust_request(request)
     outputs = request.extract_structured_outputs()
     if outputs is None and shape.forced:
-        # The format of these calls is not known to the grammar; they are written as plain JSON, as vLLM does elsewhere.
+        # There is no grammar of the model's own way to call; vLLM reads calls in plain JSON as well.
         parser.tool_parser.supports_required_and_named = True
-        parser.adjust_request(request)
-        outputs = request.extract_structured_outputs()
+        schema = get_json_schema_from_tools(request.tool_choice, request.tools, request.parallel_tool_calls)
+        outputs = StructuredOutputsParams(json=schema)
     if outputs is None:
         return None
     if outputs.structural_tag is not None:

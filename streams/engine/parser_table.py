@@ -41,7 +41,7 @@ _TOOLS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("<tool_call>",), "hermes"),
 )
 
-# The same for reasoning. A parser of the model's own family goes first.
+# The same for reasoning, where single tokens mark it: only then can a constraint begin at its end.
 _REASONING: tuple[tuple[tuple[str, ...], str], ...] = (
     (("<|channel|>", "<|message|>"), "openai_gptoss"),
     (("[THINK]",), "mistral"),
@@ -50,9 +50,6 @@ _REASONING: tuple[tuple[tuple[str, ...], str], ...] = (
     (("<minimax:tool_call>", "</think>"), "minimax_m2"),
     (("<seed:think>",), "seed_oss"),
     (("<|channel>", "<channel|>"), "gemma4"),
-    (("<|start_of_role|>", "Here is my thought process"), "granite"),
-    (("<function_calls>", "<think>"), "olmo3"),
-    (("<think>", "<answer>"), "hunyuan_a13b"),
     (("<arg_key>", "</think>"), "glm45"),
     (("</think>", "enable_thinking"), "qwen3"),
     (("</think>",), "deepseek_r1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -10,6 +11,8 @@ from uuid import uuid4
 from streams.engine.base import Constraint, Delta, Piece
 from streams.engine.tokenizer import HfTokenizer
 from streams.messages import Shape, ToolCall
+
+log = logging.getLogger(__name__)
 
 
 class PlainReader:
@@ -76,9 +79,11 @@ class VllmReader:
         self._text = ""
         self._fed = 0
         self._answer = ""
+        self._answer_ids: list[int] = []
         self._answer_told = ""
         self._thought = _Trimmed("\n")
         self._content = _Trimmed(" \t\r\n" if thinking or whole is not None else "", lead=thinking)
+        self._lost = False
         self._drafts: list[tuple[str, str]] = []
         self._calls: tuple[ToolCall, ...] = ()
         self.constraint = constraint
@@ -150,6 +155,7 @@ class VllmReader:
         self._fed += len(ids)
         if not thinking:
             self._answer += text
+            self._answer_ids += ids
         before_calls = not self._drafts
         message = self._parser.parse_delta(text, ids, self._request, prompt_token_ids=self._prompt, finished=finished)
         reasoning, content = (message.reasoning or "", message.content or "") if message is not None else ("", "")
@@ -161,6 +167,23 @@ class VllmReader:
             return Delta(content=text + self._content.add(content))
         reasoning = self._thought.add(reasoning)
         return Delta(reasoning if self._shape.separate_reasoning else "", self._tell(content))
+
+    def _parse(self, text: str, ids: list[int], *, finished: bool) -> tuple[str, str]:
+        """The reasoning and the content that a piece of text adds; calls are noted."""
+        if self._lost:
+            return "", text
+        try:
+            message = self._parser.parse_delta(
+                text, ids, self._request, prompt_token_ids=self._prompt, finished=finished
+            )
+        except Exception:  # a parser meets whatever a model writes; the text is worth more than its structure
+            log.exception("a parser failed; the rest of the reply is content")
+            self._lost = True
+            return "", text
+        if message is None:
+            return "", ""
+        self._draft(message.tool_calls)
+        return message.reasoning or "", message.content or ""
 
     def _tell(self, content: str) -> str:
         content = self._content.add(content)
@@ -204,7 +227,13 @@ class VllmReader:
         """The calls in the whole text after the reasoning. Parsers are more certain of it than of its pieces."""
         if self.thinking or not self._answer.strip():
             return []
-        _, _, calls = parser.parse(self._answer, self._request, enable_auto_tools=True)
+        try:
+            _, _, calls = parser.parse(
+                self._answer, self._request, enable_auto_tools=True, model_output_token_ids=self._answer_ids
+            )
+        except Exception:
+            log.exception("a parser failed; calls are those it found before")
+            return []
         return [(call.name, call.arguments) for call in calls or ()]
 
 
