@@ -43,6 +43,7 @@ class VllmDialect:
         self._both = self._load(parsers.tool, parsers.reasoning)
         self._tools_only = self._load(parsers.tool, None)
         self._reasoning_only = self._load(None, parsers.reasoning)
+        self._check_reasoning_end()
         self.takes_tools = "tools" in variables
         self.switchable = parsers.reasoning is not None and "enable_thinking" in variables
 
@@ -129,6 +130,14 @@ class VllmDialect:
             constraint,
             thinking=thinking,
         )
+
+    def _check_reasoning_end(self) -> None:
+        """Some parsers make do without a token for the end of reasoning; what waits for it would wait for ever."""
+        if self._reasoning_only is None:
+            return
+        end = self._reasoning_only(self._vocabulary).reasoning_parser.reasoning_end_str
+        if end is not None and end not in self._vocabulary.get_vocab():
+            raise TypeError(f"the vocabulary has no token {end}")
 
     def _whole(self, parser: Any, request: Any) -> Any:
         """A parser for complete text, which reads calls in the form that the first one expects."""

@@ -82,7 +82,9 @@ class VllmReader:
         self._answer_ids: list[int] = []
         self._answer_told = ""
         self._thought = _Trimmed("\n")
-        self._content = _Trimmed(" \t\r\n" if thinking or whole is not None else "", lead=thinking)
+        self._content = _Trimmed(
+            " \t\r\n" if thinking or whole is not None else "", lead=thinking and shape.separate_reasoning
+        )
         self._lost = False
         self._drafts: list[tuple[str, str]] = []
         self._calls: tuple[ToolCall, ...] = ()
