@@ -112,6 +112,11 @@ class AssistantMessage(Strict):
     tool_calls: Annotated[list[CallParam] | None, Field(max_length=CALLS_MAX)] = None
     reasoning: str | None = None
     reasoning_content: Annotated[str | None, Field(description="Older name of `reasoning`, which wins.")] = None
+    # OpenAI's client writes out what a reply did not have.
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
 
     @property
     def message(self) -> Message:

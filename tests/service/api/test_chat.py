@@ -281,3 +281,12 @@ async def test_an_unknown_session(client: apps.Client) -> None:
         status, reply = await apps.call(client, "POST", CHAT, asking(), headers={HEADER: session_id})
         assert status == expected, reply
         assert status == 404 or reply["error"]["param"] == HEADER
+
+
+async def test_a_reply_written_out_by_its_client_is_an_echo(client: apps.Client) -> None:
+    await ok(client, "POST", "/v1/sessions", {"id": "s"})
+    first = await complete(client, IN_SESSION)
+    absent = dict.fromkeys(("refusal", "annotations", "audio", "function_call", "tool_calls"))
+    said = absent | first["choices"][0]["message"]
+    await complete(client, IN_SESSION, messages=[user("Hello?"), said, user("And now?")])
+    assert (await ok(client, "GET", "/v1/sessions/s"))["turns"] == 2
