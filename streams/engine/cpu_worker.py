@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections.abc import Mapping
 from multiprocessing.connection import wait
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
@@ -19,11 +22,17 @@ class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
 
     vLLM's own sampler answers a whole batch with the columns of ``logprob_token_ids`` as soon as one request in it
     names any, so that a neighbour that asked for its top tokens is handed ``-inf``.
+
+    Attributes:
+        states: of the random generators of seeded requests, by row, before the last step.
     """
+
+    states: Mapping[int, torch.Tensor] = MappingProxyType({})
 
     def forward(
         self, logits: torch.Tensor, sampling_metadata: SamplingMetadata, *args: object, **kwargs: object
     ) -> SamplerOutput:
+        self.states = {row: generator.get_state() for row, generator in sampling_metadata.generators.items()}
         named = sampling_metadata.logprob_token_ids
         if not named or sampling_metadata.max_num_logprobs is None:
             return super().forward(logits, sampling_metadata, *args, **kwargs)
@@ -48,13 +57,37 @@ class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
 
 
 class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
-    """vLLM's CPU worker with per-request log-probabilities, which never outlives the server."""
+    """vLLM's CPU worker with per-request log-probabilities and seeds, which never outlives the server."""
 
     def init_device(self) -> None:
         super().init_device()
         sampler = self.model_runner.sampler
         self.model_runner.sampler = _RowSampler(sampler.logprobs_mode, sampler.use_fp64_gumbel)
+        _rewind_by_state(self.model_runner, self.model_runner.sampler)
         _exit_with_parent()
+
+
+def _rewind_by_state(runner: Any, sampler: _RowSampler) -> None:
+    """Take back, the way a CPU's generators allow, what seeded requests drew in a step that only read their prompt.
+
+    vLLM does that by offset, which a CPU's generator refuses, and so a seeded request whose prompt took more than one
+    step ended the engine.
+    """
+    bookkeeping = runner._bookkeeping_sync
+
+    def rewinding(*args: object, **kwargs: object) -> Any:
+        generators = runner.input_batch.generators
+        discarded = runner.discard_request_mask.np[: runner.input_batch.num_reqs].nonzero()[0]
+        rewound = {row: generators.pop(row) for row in map(int, discarded) if row in generators}
+        for row, generator in rewound.items():
+            if row in sampler.states:
+                generator.set_state(sampler.states[row])
+        try:
+            return bookkeeping(*args, **kwargs)
+        finally:
+            generators.update(rewound)
+
+    runner._bookkeeping_sync = rewinding
 
 
 def _widen(columns: torch.Tensor, width: int, fill: float) -> torch.Tensor:

@@ -60,8 +60,6 @@ class VllmDialect:
             ModelError: a parser that is named does not exist, or cannot read this model.
         """
         _check_names(tool, reasoning)
-        # Parsers report each malformed call with a traceback and the model's words.
-        logging.getLogger("vllm.tool_parsers").setLevel(logging.CRITICAL)
         template = tokenizer.template_text
         told = parsers_for(template)
         variables = _variables(template)
@@ -164,6 +162,14 @@ class VllmDialect:
         ends = self._tokenizer.end_ids
         after = next((i + 1 for i in range(len(prompt) - 1, -1, -1) if prompt[i] in ends), 0)
         return list(prompt[after:])
+
+
+def hush_parsers() -> None:
+    """Keep vLLM's parsers from logging a traceback, and the model's words, for each malformed call.
+
+    To be called when vLLM has configured its logging, which it does when an engine is made.
+    """
+    logging.getLogger("vllm.tool_parsers").setLevel(logging.CRITICAL)
 
 
 def _check_names(tool: str | None, reasoning: str | None) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from streams.engine.grammar import reason_of
 from streams.errors import InvalidInput
 
 # Compiling a grammar takes longer than linearly in the size of its schema; a hundred tools fit into this.
@@ -184,8 +185,7 @@ def _refuse_unsupported(schema: dict[str, Any], param: str) -> None:
     try:
         Grammar.from_json_schema(json.dumps(schema))
     except Exception as exc:  # the library raises RuntimeError and its kin for anything it does not like
-        reason = str(exc).strip().splitlines()[0].rpartition(": ")[2]
-        raise InvalidInput(f"The schema cannot be enforced: {reason}", param=param) from exc
+        raise InvalidInput(f"The schema cannot be enforced: {reason_of(exc)}", param=param) from exc
 
 
 def _refuse_endless(schema: dict[str, Any], param: str) -> None:

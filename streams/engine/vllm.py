@@ -17,7 +17,7 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
-from streams.engine.dialect import VllmDialect
+from streams.engine.dialect import VllmDialect, hush_parsers
 from streams.engine.tokenizer import HfTokenizer
 from streams.engine.vllm_requests import asking, piece, reading
 from streams.engine.vllm_start import EngineOptions, start
@@ -68,7 +68,9 @@ class VllmEngine:
         tokenizer = HfTokenizer.load(options.model)
         try:
             dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
-            return cls(start(options, dialect.reasoning_parser), tokenizer, dialect, options.name)
+            llm = start(options, dialect.reasoning_parser)
+            hush_parsers()
+            return cls(llm, tokenizer, dialect, options.name)
         except AskaheadError:
             raise
         except Exception as exc:

@@ -7,6 +7,7 @@ from typing import Any
 
 from streams.engine.base import Constraint, FinishReason, Piece, Sampling
 from streams.engine.fitting import fitted
+from streams.engine.grammar import corrected, reason_of
 from streams.errors import EngineUnavailable, InvalidInput
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetition": "stop"}
@@ -49,6 +50,12 @@ def _structured(constraint: Constraint, max_tokens: int) -> Any:
     from vllm.sampling_params import StructuredOutputsParams
 
     value = fitted(constraint.value, max_tokens) if constraint.fit else constraint.value
+    try:
+        grammar = corrected(constraint.kind, value)
+    except Exception as exc:  # xgrammar raises RuntimeError and its kin for anything it does not like
+        raise InvalidInput(f"The schema cannot be enforced: {reason_of(exc)}") from exc
+    if grammar is not None:
+        return StructuredOutputsParams(grammar=grammar)
     return StructuredOutputsParams(**{constraint.kind: json.dumps(value)})
 
 

@@ -70,22 +70,27 @@ def byte_level(
 
 
 def renamed(model: Path, to: Path, names: Mapping[str, str], template: str) -> Path:
-    """A model whose special tokens have other names, not flagged special, and which has another chat template.
+    """A model some of whose tokens have other names, not flagged special, and which has another chat template.
 
     Args:
         model: directory of the model.
         to: empty directory for the new one; weights are linked.
-        names: the new name of each token.
+        names: the new name of each token. An ordinary token becomes one that no text can spell.
         template: the new chat template.
     """
     for file in model.iterdir():
         if file.name not in ("tokenizer.json", "chat_template.jinja"):
             (to / file.name).symlink_to(file.resolve())
     state = json.loads((model / "tokenizer.json").read_text())
-    for token in state["added_tokens"]:
-        if token["content"] in names:
-            token |= {"content": names[token["content"]], "special": False, "normalized": False}
-    state["model"]["vocab"] = {names.get(piece, piece): i for piece, i in state["model"]["vocab"].items()}
+    vocabulary: dict[str, int] = state["model"]["vocab"]
+    kept = [token for token in state["added_tokens"] if token["content"] not in names]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    made = [{"id": vocabulary[old], "content": new, **flags} for old, new in names.items()]
+    state["added_tokens"] = sorted([*kept, *made], key=lambda token: int(token["id"]))
+    state["model"]["vocab"] = {names.get(piece, piece): i for piece, i in vocabulary.items()}
+    state["model"]["merges"] = [
+        pair for pair in state["model"]["merges"] if names.keys().isdisjoint([*pair, "".join(pair)])
+    ]
     (to / "tokenizer.json").write_text(json.dumps(state))
     (to / "chat_template.jinja").write_text(template)
     return to

@@ -272,6 +272,13 @@ async def test_a_seed_makes_sampling_repeatable(engine: Engine) -> None:
     assert len({tuple(answer.tokens) for answer in unseeded}) > 1
 
 
+async def test_a_seed_is_kept_while_a_long_prompt_is_read(engine: Engine) -> None:
+    prompt, sampling = data(engine, 20, 1500), Sampling(max_tokens=8, temperature=1.5, seed=7)
+    in_steps = await ask(engine, prompt, sampling)
+    cached = await ask(engine, prompt, sampling)
+    assert in_steps.tokens == cached.tokens
+
+
 async def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: Engine) -> None:
     whole = await ask(engine, question(engine), Sampling(max_tokens=8, ignore_eos=True))
     stop = whole.text[3:5]
