@@ -171,6 +171,17 @@ class FlashQueries:
         self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
         return query
 
+    @property
+    def warning(self) -> str | None:
+        """What whoever registers a query should know of the model, if there is something."""
+        dialect = self._manager.engine.dialect
+        if dialect.reasons and not dialect.switchable:
+            return (
+                "this model thinks before it answers and its chat template cannot turn that off: thoughts count "
+                "against max_tokens, so give it many, or use choices"
+            )
+        return None
+
     def remove(self, session: Session, query_id: int) -> int:
         """Delete a query and its answer; returns how many are left. Raises NotFound."""
         standing = self._of(session)

@@ -266,6 +266,9 @@ class FlashObject(BaseModel):
     evaluated_at: Annotated[int | None, Field(description="Unix seconds.")] = None
     probabilities: Annotated[dict[str, float] | None, Field(description="Ours: of each choice, unconstrained.")] = None
     mass: Annotated[float | None, Field(description="Ours: the choices' share of the model's belief, 0 to 1.")] = None
+    warning: Annotated[
+        str | None, Field(description="Ours, at registration: what will keep this query from being answered well.")
+    ] = None
 
     @classmethod
     def of(cls, query: FlashQuery, answer: Answer | None, version: int) -> FlashObject:

@@ -106,9 +106,10 @@ async def warm(request: web.Request) -> web.Response:
 async def register(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
-    query = request.app[CORE].flash.register(session, body.query, body.max_tokens, body.choices, body.schema_)
+    flash = request.app[CORE].flash
+    query = flash.register(session, body.query, body.max_tokens, body.choices, body.schema_)
     session.touch()
-    found = protocol.FlashObject.of(query, None, session.version)
+    found = protocol.FlashObject.of(query, None, session.version).model_copy(update={"warning": flash.warning})
     return respond(request, found.model_dump(exclude_none=True))
 
 

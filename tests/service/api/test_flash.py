@@ -196,3 +196,13 @@ async def test_ids_are_whole_numbers(client: apps.Client, number: str) -> None:
     for method in ("GET", "DELETE"):
         status, reply = await call(client, method, f"{FLASH}/{number}")
         assert (status, reply["error"]["param"]) == (400, "id")
+
+
+async def test_registering_warns_where_thinking_cannot_be_switched_off(
+    client: apps.Client, engine: FastEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ok(client, "POST", "/v1/sessions", {"id": "thinker"})
+    path = "/v1/sessions/thinker/flash"
+    assert "warning" not in await ok(client, "POST", path, {"query": "Hot?"})
+    monkeypatch.setattr(engine.dialect, "switchable", False)
+    assert "max_tokens" in (await ok(client, "POST", path, {"query": "Cold?"}))["warning"]
