@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-# A string with minLength or maxLength may hold raw control characters, which no JSON string may, and no escapes, so
-# that neither a quote nor a line end can be said in it. (In ``\u`` escapes two may make one character: they stay out.)
+# A string with minLength or maxLength may hold raw control characters there, which no JSON string may, and no escapes,
+# so that neither a quote nor a line end can be said. (In ``\u`` escapes two may make one character: they stay out.)
 _AS_IT_IS = r"([^\"\\\r\n])"
 _AS_IT_SHOULD_BE = r'([^\0-\x1f\"\\\r\n]) | ("\\" [\"\\/bfnrt])'
 
