@@ -308,10 +308,12 @@ class FlashQueries:
                 f"the answer to flash query {query.id} did not fit {query.max_tokens} tokens, and half of a JSON value "
                 "is of no use; raise max_tokens, or bound the lengths in the schema"
             )
-        # Of a model that thinks first, the first token of the answer proper.
-        first = next((token for token in reply.logprobs if not token.thinking), reply.logprobs[0])
+        # The first token of the answer proper, not of thoughts before it, where there was something to decide.
+        decided = (token for token in reply.logprobs if not token.thinking and len(token.top) > 1)
+        first = next(decided, None)
+        confidence = 0.0 if first is None else gap(dict(first.top))
         finish_reason: FinishReason = "length" if reply.finish_reason == "length" else "stop"
-        return Answer(reply.message.content, snapshot.version, gap(dict(first.top)), time.time(), finish_reason)
+        return Answer(reply.message.content, snapshot.version, confidence, time.time(), finish_reason)
 
     async def _choose(self, session: Session, query: FlashQuery, tree: ChoiceTree, snapshot: Snapshot) -> Answer:
         found: dict[Prefix, Mapping[int, float]] = {}

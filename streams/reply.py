@@ -14,7 +14,7 @@ from streams.messages import Message
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A generated token and what the model thought of it, before temperature and constraints.
+    """A generated token and what the model thought of it, before temperature; under a constraint, among what it allows.
 
     Attributes:
         token: its id.

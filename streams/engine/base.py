@@ -67,7 +67,7 @@ class Sampling:
         keep_markup: leave control tokens in the text, for a :class:`ReplyReader` that needs to see them; the token
             that ends the answer is never in it.
         top_logprobs: how many of the most likely tokens to report at each position (0 for none).
-        logprob_token_ids: report the log-probabilities of these tokens, before any mask, in place of ``top_logprobs``.
+        logprob_token_ids: report the log-probabilities of these tokens in place of ``top_logprobs``.
     """
 
     max_tokens: int
@@ -89,7 +89,8 @@ class Piece:
     Attributes:
         text: newly decoded text; may be empty while a character is incomplete.
         token_ids: newly sampled tokens.
-        logprobs: one ``{token id: log-probability}`` per new token, empty unless asked for.
+        logprobs: one ``{token id: log-probability}`` per new token, empty unless asked for. Under a constraint these
+            are among the tokens it allows; those it rules out are left out.
         cached_tokens: prompt tokens whose KV was already there.
         finish_reason: set on the last piece only.
         stop: the stop sequence that ended the answer, on the last piece, if one did.

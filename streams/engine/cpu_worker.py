@@ -46,10 +46,9 @@ class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
         asked = self.gather_specific_token_logprobs(raw, named, output.sampled_token_ids[:, 0].long())
         rows = torch.tensor(sorted(named))
         width = max(top.logprobs.shape[1], asked.logprobs.shape[1])
-        ids = _widen(top.logprob_token_ids, width, 0)
-        logprobs = _widen(top.logprobs, width, float("-inf"))
-        ids[rows] = _widen(asked.logprob_token_ids, width, 0)[rows]
-        logprobs[rows] = _widen(asked.logprobs, width, float("-inf"))[rows]
+        ids, logprobs = _widen(top.logprob_token_ids, width), _widen(top.logprobs, width)
+        ids[rows] = _widen(asked.logprob_token_ids, width)[rows]
+        logprobs[rows] = _widen(asked.logprobs, width)[rows]
         output.logprobs_tensors = LogprobsTensors(
             logprob_token_ids=ids, logprobs=logprobs, selected_token_ranks=top.selected_token_ranks
         )
@@ -90,8 +89,9 @@ def _rewind_by_state(runner: Any, sampler: _RowSampler) -> None:
     runner._bookkeeping_sync = rewinding
 
 
-def _widen(columns: torch.Tensor, width: int, fill: float) -> torch.Tensor:
-    return torch.nn.functional.pad(columns, (0, width - columns.shape[1]), value=fill)
+def _widen(columns: torch.Tensor, width: int) -> torch.Tensor:
+    """Fill up with the sampled token, the first: it says nothing new, and any other would be taken for a real one."""
+    return torch.cat([columns, columns[:, :1].expand(-1, width - columns.shape[1])], dim=1)
 
 
 def _exit_with_parent() -> None:

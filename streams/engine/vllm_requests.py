@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from typing import Any
 
 from streams.engine.base import Constraint, FinishReason, Piece, Sampling
@@ -76,7 +77,8 @@ def piece(output: Any, sampling: Sampling) -> Piece:
     return Piece(
         text=completion.text,
         token_ids=tuple(completion.token_ids),
-        logprobs=tuple({i: p.logprob for i, p in at.items()} for at in completion.logprobs or ()),
+        # A constraint gives what it rules out no probability at all, and minus infinity is not even JSON.
+        logprobs=tuple({i: p.logprob for i, p in at.items() if p.logprob > -inf} for at in completion.logprobs or ()),
         cached_tokens=output.num_cached_tokens or 0,
         finish_reason=_FINISH[reason] if reason is not None else None,
         stop=stop if isinstance(stop, str) else None,
