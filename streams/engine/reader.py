@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from streams.engine.base import Constraint, Delta, Piece
 from streams.engine.tokenizer import HfTokenizer
-from streams.messages import Shape, ToolCall
+from streams.messages import Shape, ToolCall, compact
 
 log = logging.getLogger(__name__)
 
@@ -159,10 +159,7 @@ class VllmReader:
             self._answer += text
             self._answer_ids += ids
         before_calls = not self._drafts
-        message = self._parser.parse_delta(text, ids, self._request, prompt_token_ids=self._prompt, finished=finished)
-        reasoning, content = (message.reasoning or "", message.content or "") if message is not None else ("", "")
-        if message is not None:
-            self._draft(message.tool_calls)
+        reasoning, content = self._parse(text, ids, finished=finished)
         if not before_calls:
             content = ""
         if thinking and not self._shape.separate_reasoning:
@@ -213,7 +210,7 @@ class VllmReader:
             drafts = [draft for draft in drafts if _is_object(draft[1])] or drafts[:1]
         if not self._shape.parallel:
             drafts = drafts[:1]
-        self._calls = tuple(ToolCall(f"call_{uuid4().hex}", name, _compact(text)) for name, text in drafts)
+        self._calls = tuple(ToolCall(f"call_{uuid4().hex}", name, compact(text)) for name, text in drafts)
         self.malformed = any(not _is_object(text) for _, text in drafts)
         if self._calls:
             return Delta()
@@ -299,11 +296,3 @@ def _is_object(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except ValueError:
         return False
-
-
-def _compact(text: str) -> str:
-    """JSON without white space; text that is none as it is."""
-    try:
-        return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
-    except ValueError:
-        return text

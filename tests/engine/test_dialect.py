@@ -193,6 +193,25 @@ def test_a_call_that_is_cut_off_keeps_what_there_is(dialect: VllmDialect, size: 
     assert reader.malformed
 
 
+def test_a_parser_that_fails_costs_the_structure_and_no_text(
+    dialect: VllmDialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = dialect.reader(conversation(LOOK), Shape(), ())
+    text = f"First. {CALL % 1} Then."
+    parser = reader._parser  # type: ignore[attr-defined]
+    healthy = parser.parse_delta
+
+    def failing(text: str, *args: object, **options: object) -> object:
+        if "<" in text:
+            raise ValueError("what a parser of vLLM's raises on text that it does not expect")
+        return healthy(text, *args, **options)
+
+    monkeypatch.setattr(parser, "parse_delta", failing)
+    found = read(reader, cut(text, 1))
+    assert found.content == text.rstrip()
+    assert [name for name, _ in found.calls] == ["look"], "the whole text is read once more"
+
+
 def test_tools_that_must_not_be_called_are_not(dialect: VllmDialect) -> None:
     reader = dialect.reader(conversation(LOOK), Shape("none"), ())
     assert read(reader, cut(CALL % 1, 1)) == ("", CALL % 1, [])
