@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import orjson
+
+_STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\n\r]+')
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -17,7 +22,8 @@ class ToolCall:
     Attributes:
         id: names the call in the tool's answer; made by the server or echoed by a client, never compared.
         name: the tool.
-        arguments: the text of a JSON object; text that does not parse when the model failed to write one.
+        arguments: the text of a JSON object, compact where the server made it; text that does not parse when the model
+            failed to write one.
     """
 
     id: str
@@ -31,6 +37,15 @@ class ToolCall:
             return json.loads(self.arguments)
         except ValueError:
             return self.arguments
+
+
+def compact(text: str) -> str:
+    """JSON text without white space between its parts, exact otherwise; text that is not JSON as it is."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    return _STRING_OR_SPACE.sub(r"\1", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
-import orjson
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
@@ -22,9 +20,6 @@ PARTS_MAX = 10_000
 CALLS_MAX = 1000
 TOOLS_MAX = 128
 NO_VISION = "this model has no vision and cannot read images; send text only"
-
-# A string, or the white space between the other parts of a JSON text.
-_STRING_OR_SPACE = re.compile(r'("(?:[^"\\]|\\.)*")|[ \t\n\r]+')
 
 
 def _in_the_header(_: object) -> NoReturn:
@@ -66,15 +61,6 @@ def arguments_text(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def compact(arguments: str) -> str:
-    """JSON text without white space between its parts, exact otherwise; text that is not JSON as it is."""
-    try:
-        orjson.loads(arguments)
-    except orjson.JSONDecodeError:
-        return arguments
-    return _STRING_OR_SPACE.sub(r"\1", arguments)
 
 
 def checked_tools(tools: Sequence[Tool]) -> tuple[Tool, ...]:

@@ -110,9 +110,9 @@ class VllmDialect:
             return PlainReader(None if schema is None else Constraint("json", schema))
         tools = [
             _wire(tool, f"tools.{i}.function.parameters" if _forced(tool, shape) else None)
-            for i, tool in enumerate(conversation.tools)
+            for i, tool in enumerate(conversation.tools if called else ())
         ]
-        request = _request(tools if called else [], shape, schema, conversation.options)
+        request = _request(tools, shape, schema, conversation.options)
         parser = parser_class(self._vocabulary, request.tools, chat_template_kwargs=dict(conversation.options))
         reply_prompt = self._reply_prompt(prompt)
         thinking = self.reasons and not parser.is_reasoning_end(reply_prompt)

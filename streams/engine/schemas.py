@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from streams.engine.grammar import reason_of
@@ -63,31 +64,39 @@ def enforceable(schema: Mapping[str, Any], param: str) -> dict[str, Any]:
     Raises:
         InvalidInput: it is no schema, no value can satisfy it, or it uses what cannot be enforced.
     """
-    copy: dict[str, Any] = _copied(schema, param)
+    try:
+        text = json.dumps(schema, allow_nan=False)
+        copy: dict[str, Any] = json.loads(_enforceable(text, param))
+    except RecursionError as exc:
+        raise InvalidInput(f"The schema is nested more than {MAX_DEPTH} levels deep; flatten it.", param=param) from exc
+    except ValueError as exc:
+        raise InvalidInput("The schema holds numbers that JSON does not have.", param=param) from exc
+    return copy
+
+
+@lru_cache(maxsize=128)
+def _enforceable(text: str, param: str) -> str:
+    """The same on JSON text; remembered, for a standing question brings its schema with every batch."""
+    copy = _parsed(text, param)
     for where, part in _subschemas(copy, ""):
         _settle(part)
         _refuse(part, copy, where, param)
     _refuse_unsupported(copy, param)
     _refuse_endless(copy, param)
-    return copy
+    return json.dumps(copy)
 
 
-def _copied(schema: Mapping[str, Any], param: str) -> dict[str, Any]:
+def _parsed(text: str, param: str) -> dict[str, Any]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
 
+    if len(text) > MAX_CHARACTERS:
+        raise InvalidInput(f"The schema has more than {MAX_CHARACTERS} characters; make it simpler.", param=param)
     try:
-        text = json.dumps(schema, allow_nan=False)
-        if len(text) > MAX_CHARACTERS:
-            raise InvalidInput(f"The schema has more than {MAX_CHARACTERS} characters; make it simpler.", param=param)
         copy: dict[str, Any] = json.loads(text)
         if _depth(copy) > MAX_DEPTH:
             raise InvalidInput(f"The schema is nested more than {MAX_DEPTH} levels deep; flatten it.", param=param)
         Draft202012Validator.check_schema(copy)
-    except RecursionError as exc:
-        raise InvalidInput(f"The schema is nested more than {MAX_DEPTH} levels deep; flatten it.", param=param) from exc
-    except ValueError as exc:
-        raise InvalidInput("The schema holds numbers that JSON does not have.", param=param) from exc
     except SchemaError as exc:
         raise InvalidInput(f"Not a JSON schema, at {_path(exc.absolute_path)}: {exc.message}", param=param) from exc
     return copy

@@ -11,7 +11,6 @@ from pydantic import Field, RootModel
 from typing_extensions import TypedDict
 
 from service.api.chat.protocol import ChatBody
-from service.api.conversation import compact
 from streams.engine.base import Delta, Engine, Tokenizer
 from streams.messages import ToolCall
 from streams.reply import Reply
@@ -204,7 +203,7 @@ class Writer:
 
 
 def _call(call: ToolCall) -> Call:
-    return Call(id=call.id, type="function", function=CallFunction(name=call.name, arguments=compact(call.arguments)))
+    return Call(id=call.id, type="function", function=CallFunction(name=call.name, arguments=call.arguments))
 
 
 def _likely(tokenizer: Tokenizer, token: int, logprob: float) -> Likely:

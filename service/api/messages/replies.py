@@ -12,7 +12,6 @@ import orjson
 from pydantic import Field, RootModel
 from typing_extensions import TypedDict
 
-from service.api.conversation import compact
 from service.bodies import RawJson
 from streams.engine.base import Delta, Engine
 from streams.messages import ToolCall
@@ -120,7 +119,7 @@ class Writer:
         for call in reply.message.calls:
             for event in blocks.start({**_use(call), "input": {}}):
                 yield event
-            yield blocks.delta(type="input_json_delta", partial_json=compact(call.arguments))
+            yield blocks.delta(type="input_json_delta", partial_json=call.arguments)
         for event in blocks.end():
             yield event
         ending = {"stop_reason": _stop_reason(reply), "stop_sequence": _stop_sequence(reply)}
@@ -198,7 +197,7 @@ def _input(arguments: str) -> RawJson | str:
         is_object = isinstance(orjson.loads(arguments), dict)
     except orjson.JSONDecodeError:
         return arguments
-    return RawJson(compact(arguments)) if is_object else arguments
+    return RawJson(arguments) if is_object else arguments
 
 
 def _signature(thought: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.chat.protocol import ChatBody
-from service.api.conversation import arguments_text, compact, with_thinking
+from service.api.conversation import arguments_text, with_thinking
 from service.api.messages.protocol import MessagesBody
 from service.bodies import parse
 from streams.messages import Message, ToolCall
@@ -220,28 +219,6 @@ def test_thinking_is_an_option_only_where_it_can_be_switched(asked: bool | None,
     assert with_thinking(given, asked, forced=forced, dialect=Plain()) == {"date_string": "x"}
     expected = {"date_string": "x"} | ({} if asked is None and not forced else {"enable_thinking": bool(asked)})
     assert with_thinking(given, asked, forced=forced, dialect=FastDialect()) == expected
-
-
-@given(json_values, st.sampled_from([None, 1, 4]), st.booleans())
-def test_compact_json_means_the_same(value: Any, indent: int | None, escaped: bool) -> None:
-    spaced = json.dumps(value, indent=indent, ensure_ascii=escaped)
-    short = compact(spaced)
-    assert json.loads(short) == value
-    assert short == json.dumps(value, ensure_ascii=escaped, separators=(",", ":"))
-
-
-@pytest.mark.parametrize(
-    ("text", "short"),
-    [
-        ('{ "a" : 1.10 }', '{"a":1.10}'),
-        ('{"n": 123456789012345678901234567890}', '{"n":123456789012345678901234567890}'),
-        (r'{"a \" b": "c\\"}', r'{"a \" b":"c\\"}'),
-        ("{ not JSON }", "{ not JSON }"),
-        ("", ""),
-    ],
-)
-def test_compact_changes_nothing_else(text: str, short: str) -> None:
-    assert compact(text) == short
 
 
 def test_arguments_with_large_integers() -> None:
