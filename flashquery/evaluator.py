@@ -228,6 +228,10 @@ class FlashQueries:
         """A turn was settled: the same."""
         self._renewed(session)
 
+    def moved(self, session: Session, tokens: int) -> None:
+        """The window moved on: the same."""
+        self._renewed(session)
+
     def _renewed(self, session: Session) -> None:
         event = Event(
             "data_updated",

@@ -145,6 +145,10 @@ class _Measure:
     def turned(self, session: Session) -> None:
         self._metrics.counters.session_turns += 1
 
+    def moved(self, session: Session, tokens: int) -> None:
+        self._metrics.counters.session_window_moves += 1
+        self._metrics.counters.session_window_tokens += tokens
+
     async def deleted(self, session: Session) -> None:
         """Nothing to measure."""
 

@@ -21,6 +21,7 @@ class Heard:
     def __init__(self) -> None:
         self.settlements: list[tuple[str, int, int]] = []
         self.turns: list[tuple[str, int]] = []
+        self.moves: list[tuple[str, int, int]] = []
         self.deletions: list[str] = []
         self.may_delete = asyncio.Event()
         self.may_delete.set()
@@ -31,6 +32,9 @@ class Heard:
 
     def turned(self, session: Session) -> None:
         self.turns.append((session.id, session.version))
+
+    def moved(self, session: Session, tokens: int) -> None:
+        self.moves.append((session.id, session.version, tokens))
 
     async def deleted(self, session: Session) -> None:
         await self.may_delete.wait()
