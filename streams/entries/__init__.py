@@ -1,5 +1,13 @@
-"""Typed entries."""
+"""Typed entries: what each kind of entry holds, its line for the model, its statistics. No I/O, nothing of sessions."""
 
-from streams.entries.base import EntryType, Statistics
+from __future__ import annotations
 
-__all__ = ["EntryType", "Statistics"]
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from streams.entries.base import EntryType, Record, Statistics
+from streams.entries.ohlcv import OHLCV
+
+BUILTIN: Mapping[str, EntryType] = MappingProxyType({kind.name: kind for kind in (OHLCV,)})
+
+__all__ = ["BUILTIN", "EntryType", "Record", "Statistics"]
