@@ -108,7 +108,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.last_used = self.last_used or self.created
-        self.tally = Tally(self.type, windowed=self.window != NO_WINDOW)
+        self.tally = Tally(self.type, windowed=self.windowed)
         self._free.set()
 
     @property
@@ -154,6 +154,11 @@ class Session:
         now = len(self.timeline) or len(self.frame.head)
         limit = self.window.limit
         return now + tokens if limit is None else max(now, min(now + tokens, limit))
+
+    @property
+    def windowed(self) -> bool:
+        """Whether entries ever leave."""
+        return self.window != NO_WINDOW
 
     @property
     def frozen_end(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from streams.entries.base import EntryType, Statistics
+from streams.entries import EntryType, Statistics
 from streams.ingest import Entry
 
 Over = Literal["window", "stream"]
@@ -23,8 +23,8 @@ class Tally:
     def __init__(self, type: EntryType | None, windowed: bool) -> None:
         self._typed = type is not None
         make = _Count if type is None else type.statistics
-        self._stream: Statistics = make(False)
-        self._window: Statistics = make(True) if windowed else self._stream
+        self._stream: Statistics[Any] = make(False)
+        self._window: Statistics[Any] = make(True) if windowed else self._stream
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Entries that the model has read."""
@@ -47,15 +47,6 @@ class Tally:
         return (entry for entry in entries if not self._typed or entry.record is not None)
 
 
-class _Count:
-    def __init__(self, windowed: bool) -> None:
-        self._count = 0
-
-    def add(self, record: object) -> None:
-        self._count += 1
-
-    def drop(self) -> None:
-        self._count -= 1
-
+class _Count(Statistics[object]):
     def report(self) -> dict[str, Any]:
-        return {"count": self._count}
+        return {"count": self.count}

@@ -154,7 +154,7 @@ class Socket:
             self._queue.offer(Event("pong", {}))
             return
         started = time.monotonic()
-        ack = await self._manager.push(self._session, message.texts)
+        ack = await self._manager.push(self._session, message.items)
         self._metrics.push_ack.observe(time.monotonic() - started)
         data = {
             "pushed": ack.pushed,

@@ -12,15 +12,17 @@ from service.api.chat.protocol import ChatBody
 from service.api.requests import find_session
 from service.api.sessions import protocol
 from service.api.sessions.generate import generate
-from service.bodies import read_model, respond
+from service.bodies import query_model, read_model, respond
 from service.core import CORE
 from service.delivery.polling import poll
 from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
 from service.keys import METRICS, SETTINGS
 from service.openapi import Operation
+from streams.entries import BUILTIN, EntryType, defined
 from streams.errors import InvalidInput
 from streams.session import Session
+from streams.window import Window
 
 
 def session_of(request: web.Request) -> Session:
@@ -41,26 +43,35 @@ async def create(request: web.Request) -> web.Response:
     if len(body.flash) > settings.max_flash_queries:
         raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
     manager, flash = core.manager, core.flash
-    session = manager.create(body.id, body.system)
+    session = manager.create(
+        body.id, body.system, type=entry_type(body.type), window=Window(body.window, body.window_seconds)
+    )
     try:
         for query in body.flash:
             flash.register(session, query.query, query.max_tokens, query.choices, query.schema_)
     except InvalidInput:
         await manager.delete(session.id)
         raise
-    return respond(request, protocol.SessionObject.of(session).model_dump())
+    return respond(request, protocol.SessionObject.of(session).model_dump(exclude_none=True))
 
 
 async def list_sessions(request: web.Request) -> web.Response:
     sessions = [protocol.SessionObject.of(session) for session in request.app[CORE].manager.sessions()]
-    return respond(request, protocol.SessionList(data=sessions).model_dump())
+    return respond(request, protocol.SessionList(data=sessions).model_dump(exclude_none=True))
+
+
+def entry_type(given: protocol.TypeName | protocol.TypeCreate | None) -> EntryType | None:
+    """The type that a client names or defines. Raises InvalidInput."""
+    if isinstance(given, protocol.TypeCreate):
+        return defined(given.name, given.schema_, given.template)
+    return None if given is None else BUILTIN[given]
 
 
 async def get(request: web.Request) -> web.Response:
     session = session_of(request)
     found = protocol.SessionObject.of(session)
     session.touch()
-    return respond(request, found.model_dump())
+    return respond(request, found.model_dump(exclude_none=True))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -73,9 +84,17 @@ async def push(request: web.Request) -> web.Response:
     started = time.monotonic()
     session = session_of(request)
     body = await read_model(request, protocol.PushBody)
-    ack = await request.app[CORE].manager.push(session, body.texts)
+    ack = await request.app[CORE].manager.push(session, body.items)
     request.app[METRICS].push_ack.observe(time.monotonic() - started)
     return respond(request, asdict(ack))
+
+
+async def stats(request: web.Request) -> web.Response:
+    session = session_of(request)
+    over = query_model(request, protocol.StatsQuery).over
+    session.touch()
+    kind = "text" if session.type is None else session.type.name
+    return respond(request, {"type": kind, **session.statistics(over)})
 
 
 async def ask(request: web.Request) -> web.StreamResponse:
@@ -210,6 +229,18 @@ OPERATIONS = (
         request=protocol.PushBody,
         response=protocol.PushAckObject,
         statuses={**_NOT_FOUND, 503: "The KV cache is full, or the engine is not available."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/stats",
+        handler=stats,
+        tag="Sessions",
+        summary="Statistics of the data",
+        description="Exact, computed outside of the model over the entries of the present version; the fields "
+        "depend on the session's `type`.",
+        query=protocol.StatsQuery,
+        response=protocol.StatsObject,
+        statuses=_NOT_FOUND,
     ),
     Operation(
         method="POST",
