@@ -22,13 +22,17 @@ _LARGEST_INTEGER = 2**63 - 1
 MAX_NAMES = 16_384
 
 
-def nearest(numerator: int | Fraction, denominator: int = 1) -> float:
-    """The double nearest to an exact quotient; the largest finite one where that is beyond the range.
+def finite(value: float) -> float:
+    """The largest finite double of the same sign in place of an infinity, which JSON does not have."""
+    return max(-_LARGEST, min(value, _LARGEST))
 
-    JSON has no infinities.
-    """
+
+def nearest(numerator: int | Fraction, denominator: int = 1) -> float:
+    """The finite double nearest to an exact quotient; 0 where nothing is divided by nothing."""
+    if not denominator:
+        return 0.0
     try:
-        # Dividing integers rounds once, correctly.
+        # Integers and fractions are divided exactly, and rounded once.
         return float(numerator / denominator)
     except OverflowError:
         return _LARGEST if numerator > 0 else -_LARGEST
@@ -50,13 +54,18 @@ class ExactSum:
         self._total -= _scaled(value)
 
     @property
+    def exact(self) -> Fraction:
+        """The sum itself."""
+        return Fraction(self._total, 1 << _SCALE)
+
+    @property
     def value(self) -> float:
         """The sum, rounded once."""
         return self.over(1)
 
     def over(self, count: int) -> float:
-        """The sum divided by ``count``, rounded once; 0 if ``count`` is 0."""
-        return nearest(self._total, count << _SCALE) if count else 0.0
+        """The sum divided by ``count``, rounded once; 0 of no values."""
+        return nearest(self._total, count << _SCALE)
 
 
 def _scaled(value: float) -> int:
@@ -129,3 +138,41 @@ class Lowest(_Extreme[T]):
 
     def __init__(self, windowed: bool) -> None:
         super().__init__(windowed, higher=False)
+
+
+class Names:
+    """How many distinct names there are, and which is the commonest; of equally common ones the one that comes first.
+
+    In a window all are told apart, for its entries hold them anyway. Of a whole stream the first :data:`MAX_NAMES`
+    are; others are passed over from then on, so the figures remain exact for those.
+    """
+
+    def __init__(self, windowed: bool) -> None:
+        self._names: deque[str] | None = deque() if windowed else None
+        # In the order of their first occurrence, as long as nothing is dropped.
+        self._counts: dict[str, int] = {}
+
+    def add(self, value: str) -> None:
+        if self._names is not None:
+            self._names.append(value)
+        elif value not in self._counts and len(self._counts) >= MAX_NAMES:
+            return
+        self._counts[value] = self._counts.get(value, 0) + 1
+
+    def drop(self, value: str) -> None:
+        if self._names is not None:
+            self._names.popleft()
+        self._counts[value] -= 1
+        if not self._counts[value]:
+            del self._counts[value]
+
+    @property
+    def distinct(self) -> int:
+        return len(self._counts)
+
+    @property
+    def commonest(self) -> tuple[str, int]:
+        """The name and how often it occurs, in time that grows with the names; empty and 0 if there are none."""
+        most = max(self._counts.values(), default=0)
+        ordered = self._counts if self._names is None else self._names
+        return next((name for name in ordered if self._counts[name] == most), ""), most
