@@ -27,7 +27,7 @@ async def test_a_window_keeps_the_stream_short_and_tells_so(client: apps.Client)
     head = len(core(client).manager.get("s").frame.head)
     assert (made["window"], made["window_slack"], made["frozen_end"], made["evicted"]) == (400, 25, head, 0)
     version = 0
-    for number in range(60):
+    for number in range(120):
         ack = await ok(client, "POST", "/v1/sessions/s/push", {"data": f"line {number:02d}"})
         assert ack["total_dropped"] == 0
         await settled(client, "s")
@@ -36,9 +36,9 @@ async def test_a_window_keeps_the_stream_short_and_tells_so(client: apps.Client)
         assert found["data_version"] > version
         version = found["data_version"]
     assert found["evicted"] > 30
-    assert shown(client, "s") == "".join(f"line {number:02d}\n" for number in range(found["evicted"], 60))
-    assert await ok(client, "GET", "/v1/sessions/s/stats") == {"type": "text", "count": 60 - found["evicted"]}
-    assert await ok(client, "GET", "/v1/sessions/s/stats?over=stream") == {"type": "text", "count": 60}
+    assert shown(client, "s") == "".join(f"line {number:02d}\n" for number in range(found["evicted"], 120))
+    assert await ok(client, "GET", "/v1/sessions/s/stats") == {"type": "text", "count": 120 - found["evicted"]}
+    assert await ok(client, "GET", "/v1/sessions/s/stats?over=stream") == {"type": "text", "count": 120}
     answer = await ok(client, "POST", "/v1/sessions/s/generate", {"prompt": "Which?"})
     assert answer["data_version"] == version
 
