@@ -10,6 +10,7 @@ from contextlib import aclosing
 from flashquery.answers import Answer
 from flashquery.confidence import ChoiceTree, Prefix, gap
 from flashquery.queries import FlashQuery
+from flashquery.ready import Ready
 from streams.engine.base import FinishReason, Priority, Sampling
 from streams.errors import Unavailable
 from streams.messages import Shape
@@ -41,6 +42,17 @@ class Asking:
         if query.tree is None:
             return await self._say(session, query, snapshot)
         return await self._choose(session, query, query.tree, snapshot)
+
+    async def ready(self, session: Session, snapshot: Snapshot) -> Ready | None:
+        """The decision point of ``snapshot``: a question without words. None if the model would think first.
+
+        Raises:
+            Unavailable: the engine failed.
+        """
+        prompt = self._questions.prompt(session, (), snapshot=snapshot)
+        reply = await self._run(prompt, Sampling(max_tokens=1, top_logprobs=2))
+        first = reply.logprobs[0]
+        return None if first.thinking else Ready(snapshot.version, first.top[0][0], gap(dict(first.top)))
 
     async def _say(self, session: Session, query: FlashQuery, snapshot: Snapshot) -> Answer:
         prompt = self._questions.prompt(session, query.tokens, snapshot=snapshot)

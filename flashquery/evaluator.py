@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import lru_cache
 from typing import Any
 
 from redis.asyncio import Redis
@@ -17,6 +18,7 @@ from flashquery.confidence import ChoiceTree
 from flashquery.events import Event, Hub
 from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
+from flashquery.ready import Ready, first_tokens
 from flashquery.waves import Evaluated, Standing, Waves
 from streams.errors import InvalidInput
 from streams.manager import Manager
@@ -26,6 +28,8 @@ from streams.session import Session
 _QUERIES_CHANGED = Event("queries_changed", {})
 _MAX_TOKENS = 32
 _LONGEST = 256
+# Candidates whose first tokens are kept: tokenizing them takes longer than all the rest of a fast answer.
+_CANDIDATES = 4096
 
 
 class FlashQueries:
@@ -57,6 +61,7 @@ class FlashQueries:
         self._questions = manager.questions
         self._max_queries = max_queries
         self._waves = Waves(Asking(manager.questions, concurrency), self.outbox, evaluated)
+        self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
         self._standing: dict[str, Standing] = {}
         self._parts = AsyncExitStack()
         manager.listen(self)
@@ -126,9 +131,7 @@ class FlashQueries:
             tree,
             schema,
         )
-        if standing.task is None:
-            standing.task = asyncio.create_task(self._waves.run(session, standing), name=f"evaluate-{session.id}")
-        standing.due.set()
+        self._start(session, standing)
         self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
         return query
 
@@ -170,6 +173,32 @@ class FlashQueries:
             return None
         return (query, answer) if answer is not None and answer.version == session.version else None
 
+    def ready(self, session: Session) -> Ready | None:
+        """The session's decision point, if it is of the present version."""
+        standing = self._standing.get(session.id)
+        ready = None if standing is None else standing.ready
+        return ready if ready is not None and ready.version == session.version else None
+
+    def guess(self, session: Session, candidates: Sequence[str], threshold: float) -> tuple[str, Ready] | None:
+        """The candidate that the model is about to answer, without asking it; and the decision point that says so.
+
+        Args:
+            candidates: what the answer may be.
+            threshold: least logit gap, in nats.
+        """
+        ready = self.ready(session)
+        if ready is None:
+            return None
+        firsts = {text: self._first_tokens(text) for text in candidates}
+        text = ready.pick(firsts, threshold)
+        return None if text is None else (text, ready)
+
+    def _start(self, session: Session, standing: Standing) -> None:
+        """Have whatever is due evaluated."""
+        if standing.task is None:
+            standing.task = asyncio.create_task(self._waves.run(session, standing), name=f"evaluate-{session.id}")
+        standing.due.set()
+
     def _of(self, session: Session) -> Standing:
         session.require_live()
         standing = self._standing.get(session.id)
@@ -195,7 +224,9 @@ class FlashQueries:
             {"data_version": session.version, "tokens": session.tokens, "pending": session.pending},
         )
         self.outbox.put(session.id, "data", lambda pipe: event.publish(pipe, session.id))
-        if (standing := self._standing.get(session.id)) is not None:
+        if session.pre_decode and not session.deleted:
+            self._start(session, self._of(session))
+        elif (standing := self._standing.get(session.id)) is not None:
             standing.due.set()
 
     async def deleted(self, session: Session) -> None:

@@ -19,6 +19,7 @@ from flashquery.asking import Asking
 from flashquery.events import Event
 from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
+from flashquery.ready import Ready
 from streams.errors import AskaheadError
 from streams.session import Session, Snapshot
 
@@ -47,6 +48,7 @@ class Standing:
         due: set when there may be something to evaluate.
         versions: of each query's newest answer.
         values: its text.
+        ready: the newest decision point, for sessions that keep one.
         task: runs the waves.
     """
 
@@ -54,6 +56,7 @@ class Standing:
     due: asyncio.Event = field(default_factory=asyncio.Event)
     versions: dict[int, int] = field(default_factory=dict)
     values: dict[int, str] = field(default_factory=dict)
+    ready: Ready | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -80,10 +83,15 @@ class Waves:
             if not session.version:
                 continue
             snapshot = session.snapshot()
-            wave = [query for query in standing.registry if standing.versions.get(query.id) != snapshot.version]
-            results = await asyncio.gather(
-                *(self._evaluate(session, standing, query, snapshot) for query in wave), return_exceptions=True
-            )
+            wave = [
+                self._evaluate(session, standing, query, snapshot)
+                for query in standing.registry
+                if standing.versions.get(query.id) != snapshot.version
+            ]
+            if session.pre_decode and (standing.ready is None or standing.ready.version != snapshot.version):
+                # First, since it is the shortest of all.
+                wave.insert(0, self._decide(session, standing, snapshot))
+            results = await asyncio.gather(*wave, return_exceptions=True)
             failures = [result for result in results if isinstance(result, Exception)]
             if failures and not failing:
                 log.error(
@@ -106,6 +114,9 @@ class Waves:
         standing.values[query.id] = answer.value
         self._publish(session, query, answer, changed)
         self._evaluated(Evaluated(time.monotonic() - started, session.version - snapshot.version))
+
+    async def _decide(self, session: Session, standing: Standing, snapshot: Snapshot) -> None:
+        standing.ready = await self._asking.ready(session, snapshot)
 
     def _publish(self, session: Session, query: FlashQuery, answer: Answer, changed: bool) -> None:
         event = Event("flash_ready", {**flash_ready(query, answer), "changed": changed})
