@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 from aiohttp import web
 
+from flashquery.evaluator import FlashQueries
+from flashquery.queries import FlashQuery
 from service.api.chat.protocol import ChatBody
 from service.api.requests import find_session
 from service.api.sessions import protocol
@@ -49,7 +51,7 @@ async def create(request: web.Request) -> web.Response:
     session = manager.create(body.id, body.system, pre_decode=body.pre_decode)
     try:
         for query in body.flash:
-            flash.register(session, query.query, query.max_tokens, query.choices, query.schema_)
+            _register(flash, session, query)
     except InvalidInput:
         await manager.delete(session.id)
         raise
@@ -109,11 +111,15 @@ async def warm(request: web.Request) -> web.Response:
     return respond(request, reply.model_dump())
 
 
+def _register(flash: FlashQueries, session: Session, body: protocol.FlashCreate) -> FlashQuery:
+    return flash.register(session, body.query, choices=body.choices, schema=body.schema_, **body.options)
+
+
 async def register(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
     flash = request.app[CORE].flash
-    query = flash.register(session, body.query, body.max_tokens, body.choices, body.schema_)
+    query = _register(flash, session, body)
     session.touch()
     found = protocol.FlashObject.of(query, None, session.version).model_copy(update={"warning": flash.warning})
     return respond(request, found.model_dump(exclude_none=True))
@@ -143,6 +149,18 @@ async def get_flash(request: web.Request) -> web.Response:
         return protocol.FlashObject.of(query, await flash.cache.get(session.id, query_id), session.version)
 
     return await poll(request, session, read)
+
+
+async def change_flash(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    body = await read_model(request, protocol.FlashUpdate)
+    before = flash.registry(session).get(query_id)
+    answer = await flash.cache.get(session.id, query_id)
+    query = flash.change(session, query_id, **body.options)
+    session.touch()
+    kept = answer if query.asked == before.asked else None
+    return respond(request, protocol.FlashObject.of(query, kept, session.version).model_dump(exclude_none=True))
 
 
 async def delete_flash(request: web.Request) -> web.Response:
@@ -280,6 +298,19 @@ OPERATIONS = (
         query=protocol.PollQuery,
         response=protocol.FlashObject,
         statuses={304: "Nothing changed.", 404: "Unknown session or query."},
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/sessions/{id}/flash/{fid}",
+        handler=change_flash,
+        tag="Flash Queries",
+        summary="Change a Flash Query",
+        description="Ours. Changes the fields that are given; null takes an option away. The question itself, "
+        "`choices` and `schema` stay: delete the query and register another. A change of `max_tokens` forgets the "
+        "answer.",
+        request=protocol.FlashUpdate,
+        response=protocol.FlashObject,
+        statuses={404: "Unknown session or query."},
     ),
     Operation(
         method="DELETE",
