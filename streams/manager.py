@@ -138,6 +138,7 @@ class Manager:
         *,
         type: EntryType | None = None,
         window: Window = NO_WINDOW,
+        pre_decode: bool = False,
     ) -> Session:
         """A new session.
 
@@ -146,6 +147,7 @@ class Manager:
             system: system prompt. It is prefilled at once; without one, the template's default precedes the data.
             type: of its entries; None for raw text.
             window: what it is limited to.
+            pre_decode: see :class:`~streams.session.Session`.
 
         Raises:
             Conflict: the id exists, or no more sessions may live.
@@ -176,6 +178,7 @@ class Manager:
             system=system,
             type=type,
             window=window,
+            pre_decode=pre_decode,
         )
         if system is not None:
             self._grant(session, len(frame.head))

@@ -59,6 +59,7 @@ class Session:
         system: system prompt, None for the template's own default.
         type: of the entries; None for raw text.
         window: what the stream is limited to.
+        pre_decode: keep what the model would say next to each version.
         created, last_used: Unix seconds.
         timeline: every durable token. Grows when a batch is taken, ahead of the KV cache.
         settled: length of the prefix of ``timeline`` that the present version covers.
@@ -83,6 +84,7 @@ class Session:
     system: str | None = None
     type: EntryType | None = None
     window: Window = NO_WINDOW
+    pre_decode: bool = False
     created: float = field(default_factory=time.time)
     last_used: float = 0.0
     timeline: Timeline = field(default_factory=Timeline)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from flashquery.answers import Answer
-from flashquery.queries import FlashQuery
+from flashquery.queries import Changes, FlashQuery
+from flashquery.ready import Ready
 from service.api.fields import INT64, NAME, SESSION_ID, Generated, NonEmpty, fits
 from service.bodies import Strict
 from streams.session import Session
 
+FastAnswer = Annotated[tuple[Annotated[str, AfterValidator(lambda text: fits(text, 128))], ...], Field(max_length=64)]
+GapThreshold = Annotated[float, Field(ge=0)]
 
-class FlashCreate(Strict):
-    """A Flash Query to register."""
 
-    query: Annotated[NonEmpty, Field(description="The standing question.")]
+class FlashOptions(Strict):
+    """What can be changed of a Flash Query."""
+
     max_tokens: Annotated[
         int | None,
         Field(
@@ -25,6 +28,30 @@ class FlashCreate(Strict):
             description="Longest answer in tokens; clamped into 1 to 256. 32 if absent, 256 beside a schema.",
         ),
     ] = None
+    fast_answer: Annotated[
+        FastAnswer | None,
+        Field(
+            description="Ours: while the answer is not fresh, `generate` with this query's text answers one of these "
+            "from the ready position, if that is sure of it. At most 64, of at most 128 bytes each."
+        ),
+    ] = None
+    gap_threshold: Annotated[
+        GapThreshold | None, Field(description="Ours: how sure; least logit gap, in nats. 2.0 if absent.")
+    ] = None
+
+    @property
+    def options(self) -> Changes:
+        """Those that were given, as a query has them."""
+        options = Changes(
+            max_tokens=self.max_tokens, fast_answer=self.fast_answer or (), gap_threshold=self.gap_threshold
+        )
+        return cast(Changes, {name: value for name, value in options.items() if name in self.model_fields_set})
+
+
+class FlashCreate(FlashOptions):
+    """A Flash Query to register."""
+
+    query: Annotated[NonEmpty, Field(description="The standing question.")]
     choices: Annotated[
         list[str] | None,
         Field(
@@ -60,6 +87,16 @@ class FlashCreate(Strict):
         return choices
 
 
+class FlashUpdate(FlashOptions):
+    """What to change of a Flash Query; null takes an option away."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> FlashUpdate:
+        if not self.model_fields_set:
+            raise ValueError(f"name at least one of {', '.join(FlashOptions.model_fields)}")
+        return self
+
+
 TypeName = Literal["ohlcv", "iot", "spatial", "event", "vitals"]
 
 
@@ -80,7 +117,9 @@ class SessionCreate(Strict):
     id: Annotated[
         str | None, Field(pattern=SESSION_ID, description="1 to 128 of A-Z a-z 0-9 _ -; made by the server if absent.")
     ] = None
-    pre_decode: Annotated[bool, Field(description="Only false is supported.")] = False
+    pre_decode: Annotated[
+        bool, Field(description="Keep a ready position: what the model would say next to the data, without a question.")
+    ] = False
     window: Annotated[
         int | None,
         Field(
@@ -103,13 +142,6 @@ class SessionCreate(Strict):
         Field(min_length=1, max_length=65_536, description="Ours: system prompt that stands before the data."),
     ] = None
     flash: Annotated[tuple[FlashCreate, ...], Field(description="Ours: queries to register with the session.")] = ()
-
-    @field_validator("pre_decode")
-    @classmethod
-    def _not_pre_decode(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("true is not supported by this server; leave it out")
-        return value
 
     @field_validator("flash")
     @classmethod
@@ -147,6 +179,17 @@ class GenerateBody(Generated):
     """An ephemeral question over the stream."""
 
     prompt: Annotated[NonEmpty, Field(description="The question.")]
+    fast_answer: Annotated[
+        FastAnswer | None,
+        Field(
+            description="Candidates: one that the ready position is sure of is answered without the model, whatever "
+            "the prompt. At most 64, of at most 128 bytes each. If absent, those of the Flash Query of this text."
+        ),
+    ] = None
+    gap_threshold: Annotated[
+        GapThreshold | None,
+        Field(description="How sure; least logit gap, in nats. If absent, that Flash Query's, or 2.0."),
+    ] = None
 
 
 class StatsQuery(Strict):
@@ -198,8 +241,10 @@ class SessionObject(BaseModel):
     data_end: Annotated[int, Field(description="End of the durable part, in tokens.")]
     data_version: Annotated[int, Field(description="Rises by one with every batch that is resident.")]
     pending: Annotated[int, Field(description="Entries accepted and not yet resident.")]
-    pre_decode: bool = False
-    ready: bool = False
+    pre_decode: Annotated[bool, Field(description="Keeps a ready position.")]
+    ready: Annotated[bool, Field(description="The ready position is of the session's present version.")]
+    ready_token: Annotated[int | None, Field(description="While ready: the most likely token there.")] = None
+    ready_gap: Annotated[float | None, Field(description="While ready: its logit gap, in nats.")] = None
     evicted: Annotated[int, Field(description="Entries that left through a window.")]
     type: Annotated[str | None, Field(description="Ours: type of the entries.")] = None
     window: Annotated[int | None, Field(description="Sliding window in tokens.")] = None
@@ -211,8 +256,8 @@ class SessionObject(BaseModel):
     frozen_end: Annotated[int | None, Field(description="End of what no window takes away, in tokens.")] = None
 
     @classmethod
-    def of(cls, session: Session) -> SessionObject:
-        """The session as it is now."""
+    def of(cls, session: Session, ready: Ready | None) -> SessionObject:
+        """The session as it is now, and its decision point if that is of the present version."""
         return cls(
             id=session.id,
             created=int(session.created),
@@ -224,6 +269,10 @@ class SessionObject(BaseModel):
             data_end=session.data_end,
             data_version=session.version,
             pending=session.pending,
+            pre_decode=session.pre_decode,
+            ready=ready is not None,
+            ready_token=None if ready is None else ready.token,
+            ready_gap=None if ready is None else ready.gap,
             evicted=session.evicted,
             type=None if session.type is None else session.type.name,
             window=session.window.tokens,
@@ -300,6 +349,8 @@ class Generation(BaseModel):
     flash: Annotated[Literal[True] | None, Field(description="Served from a Flash Query's answer.")] = None
     flash_id: int | None = None
     confidence: float | None = None
+    speculative: Annotated[Literal[True] | None, Field(description="Served from the ready position.")] = None
+    logit_gap: float | None = None
 
 
 class WarmObject(BaseModel):
@@ -330,6 +381,8 @@ class FlashObject(BaseModel):
     tokens: Annotated[int, Field(description="Length of the query in tokens.")]
     choices: Annotated[list[str] | None, Field(description="Ours.")] = None
     schema_: Annotated[dict[str, Any] | None, Field(serialization_alias="schema", description="Ours.")] = None
+    fast_answer: Annotated[list[str] | None, Field(description="Ours.")] = None
+    gap_threshold: Annotated[float | None, Field(description="Ours: in nats.")] = None
     fresh: Annotated[bool, Field(description="The answer is of the session's present version.")]
     value: str | None = None
     data_version: int | None = None
@@ -353,6 +406,8 @@ class FlashObject(BaseModel):
             tokens=len(query.tokens),
             choices=None if query.choices is None else list(query.choices),
             schema_=None if query.schema is None else dict(query.schema),
+            fast_answer=list(query.fast_answer) or None,
+            gap_threshold=query.gap_threshold,
             fresh=answer is not None and answer.version == version,
         )
         if answer is None:

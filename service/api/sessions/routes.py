@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 from aiohttp import web
 
+from flashquery.evaluator import FlashQueries
+from flashquery.queries import FlashQuery
 from service.api.chat.protocol import ChatBody
 from service.api.requests import find_session
 from service.api.sessions import protocol
@@ -37,6 +39,11 @@ def _flash_id(request: web.Request) -> int:
     return int(text)
 
 
+def _respond_session(request: web.Request, session: Session) -> web.Response:
+    found = protocol.SessionObject.of(session, request.app[CORE].flash.ready(session))
+    return respond(request, found.model_dump(exclude_none=True))
+
+
 async def create(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.SessionCreate, allow_empty=True)
     core, settings = request.app[CORE], request.app[SETTINGS]
@@ -44,19 +51,24 @@ async def create(request: web.Request) -> web.Response:
         raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
     manager, flash = core.manager, core.flash
     session = manager.create(
-        body.id, body.system, type=entry_type(body.type), window=Window(body.window, body.window_seconds)
+        body.id,
+        body.system,
+        type=entry_type(body.type),
+        window=Window(body.window, body.window_seconds),
+        pre_decode=body.pre_decode,
     )
     try:
         for query in body.flash:
-            flash.register(session, query.query, query.max_tokens, query.choices, query.schema_)
+            _register(flash, session, query)
     except InvalidInput:
         await manager.delete(session.id)
         raise
-    return respond(request, protocol.SessionObject.of(session).model_dump(exclude_none=True))
+    return _respond_session(request, session)
 
 
 async def list_sessions(request: web.Request) -> web.Response:
-    sessions = [protocol.SessionObject.of(session) for session in request.app[CORE].manager.sessions()]
+    core = request.app[CORE]
+    sessions = [protocol.SessionObject.of(session, core.flash.ready(session)) for session in core.manager.sessions()]
     return respond(request, protocol.SessionList(data=sessions).model_dump(exclude_none=True))
 
 
@@ -69,9 +81,9 @@ def entry_type(given: protocol.TypeName | protocol.TypeCreate | None) -> EntryTy
 
 async def get(request: web.Request) -> web.Response:
     session = session_of(request)
-    found = protocol.SessionObject.of(session)
+    response = _respond_session(request, session)
     session.touch()
-    return respond(request, found.model_dump(exclude_none=True))
+    return response
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -122,11 +134,15 @@ async def warm(request: web.Request) -> web.Response:
     return respond(request, reply.model_dump())
 
 
+def _register(flash: FlashQueries, session: Session, body: protocol.FlashCreate) -> FlashQuery:
+    return flash.register(session, body.query, choices=body.choices, schema=body.schema_, **body.options)
+
+
 async def register(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
     flash = request.app[CORE].flash
-    query = flash.register(session, body.query, body.max_tokens, body.choices, body.schema_)
+    query = _register(flash, session, body)
     session.touch()
     found = protocol.FlashObject.of(query, None, session.version).model_copy(update={"warning": flash.warning})
     return respond(request, found.model_dump(exclude_none=True))
@@ -156,6 +172,18 @@ async def get_flash(request: web.Request) -> web.Response:
         return protocol.FlashObject.of(query, await flash.cache.get(session.id, query_id), session.version)
 
     return await poll(request, session, read)
+
+
+async def change_flash(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    body = await read_model(request, protocol.FlashUpdate)
+    before = flash.registry(session).get(query_id)
+    answer = await flash.cache.get(session.id, query_id)
+    query = flash.change(session, query_id, **body.options)
+    session.touch()
+    kept = answer if query.asked == before.asked else None
+    return respond(request, protocol.FlashObject.of(query, kept, session.version).model_dump(exclude_none=True))
 
 
 async def delete_flash(request: web.Request) -> web.Response:
@@ -249,7 +277,8 @@ OPERATIONS = (
         tag="Questions",
         summary="Ask a question",
         description="Answered over everything read so far; leaves nothing behind in the stream. A prompt that is the "
-        "text of a Flash Query with a fresh answer is served from the cache.",
+        "text of a Flash Query with a fresh answer is served from the cache; else, where the session keeps a ready "
+        "position, one of `fast_answer` that it is sure of is served without the model.",
         request=protocol.GenerateBody,
         response=protocol.Generation,
         content_types=("text/event-stream",),
@@ -304,6 +333,19 @@ OPERATIONS = (
         query=protocol.PollQuery,
         response=protocol.FlashObject,
         statuses={304: "Nothing changed.", 404: "Unknown session or query."},
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/sessions/{id}/flash/{fid}",
+        handler=change_flash,
+        tag="Flash Queries",
+        summary="Change a Flash Query",
+        description="Ours. Changes the fields that are given; null takes an option away. The question itself, "
+        "`choices` and `schema` stay: delete the query and register another. A change of `max_tokens` forgets the "
+        "answer.",
+        request=protocol.FlashUpdate,
+        response=protocol.FlashObject,
+        statuses={404: "Unknown session or query."},
     ),
     Operation(
         method="DELETE",
