@@ -144,7 +144,7 @@ async def test_a_subscriber_that_falls_behind_is_ended(redis: Redis, tmp_path: P
         async with client.get(EVENTS) as response, client.get(EVENTS) as patient:
             await read(response)
             await read(patient)
-            subscriptions = core(client).flash.hub._subscribers["s"]
+            subscriptions = core(client).flash.hub._named["s"]
             lagging = next(iter(subscriptions))
             for version in range(3):
                 lagging.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}))
@@ -162,7 +162,7 @@ async def test_a_client_that_never_reads_is_dropped(redis: Redis, tmp_path: Path
             deaf.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             hub = core(client).flash.hub
             await until(lambda: hub.subscribers)
-            (subscription,) = hub._subscribers["s"]
+            (subscription,) = hub._named["s"]
             # More than the kernel's buffers take.
             for _ in range(40):
                 subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}))
