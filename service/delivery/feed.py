@@ -14,6 +14,8 @@ from service.core import Core
 from streams.errors import NotFound
 from streams.session import Session
 
+_REPLIES = frozenset({"push_ack", "pong", "error"})
+
 Shape = Callable[[Event], Event | None]
 """Puts an event as the subscriber is to see it; None leaves it out."""
 
@@ -152,7 +154,7 @@ class Feed:
 
     def _heard(self, event: Event) -> Event | None:
         """The event, if it is for subscribers and not told yet."""
-        if event.kind in ("push_ack", "pong", "error"):
+        if event.kind in _REPLIES:
             return event
         watched = self._watched.get(event.session_id)
         if event.kind == "created":

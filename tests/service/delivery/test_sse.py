@@ -147,7 +147,7 @@ async def test_a_subscriber_that_falls_behind_is_ended(redis: Redis, tmp_path: P
             subscriptions = core(client).flash.hub._named["s"]
             lagging = next(iter(subscriptions))
             for version in range(3):
-                lagging.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}))
+                lagging.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}, "s"))
             await until(lambda: core(client).flash.hub.subscribers == 1)
             await push(client)
             ended, other = sorted(await asyncio.gather(response.content.readany(), patient.content.readany()), key=len)
@@ -165,7 +165,7 @@ async def test_a_client_that_never_reads_is_dropped(redis: Redis, tmp_path: Path
             (subscription,) = hub._named["s"]
             # More than the kernel's buffers take.
             for _ in range(40):
-                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}))
+                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}, "s"))
             await until(lambda: not hub.subscribers)
             assert core(client).manager.get("s").idle
             await until(lambda: not server_side(client, deaf))

@@ -179,7 +179,7 @@ async def test_a_subscriber_that_falls_behind_is_closed(redis: Redis, tmp_path: 
             await socket.receive()
             (subscription,) = core(client).flash.hub._named["s"]
             for version in range(3):
-                subscription.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}))
+                subscription.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}, "s"))
             assert await socket.rest() == [(CLOSE, b"")]
 
 
@@ -192,7 +192,7 @@ async def test_a_client_that_never_reads_is_dropped(
             hub = core(client).flash.hub
             (subscription,) = hub._named["s"]
             for _ in range(40):
-                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}))
+                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}, "s"))
             # It lives, and says so.
             with contextlib.suppress(ConnectionError):
                 while hub.subscribers:
