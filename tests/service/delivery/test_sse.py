@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 from redis.asyncio import Redis
 
@@ -16,11 +14,10 @@ from flashquery.events import Event
 from tests import apps
 from tests.apps import answered, core, ok, server_side, settled, until
 from tests.engine.fast import FastEngine
+from tests.service.delivery.sse import parse, read
 
 SESSION = "/v1/sessions/s"
 EVENTS = f"{SESSION}/events"
-
-Named = tuple[str, dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -31,20 +28,6 @@ async def _session(client: apps.Client) -> None:
 async def push(client: apps.Client) -> None:
     await ok(client, "POST", f"{SESSION}/push", {"data": "x"})
     await settled(client, "s")
-
-
-def parse(frame: bytes) -> Named:
-    """A frame must be exactly an `event: ` line, a `data: ` line and a blank one."""
-    event, data, *rest = frame.split(b"\n")
-    assert rest == [b"", b""]
-    assert event.startswith(b"event: ")
-    assert data.startswith(b"data: ")
-    return event[7:].decode(), orjson.loads(data[6:])
-
-
-async def read(response: aiohttp.ClientResponse) -> Named:
-    async with asyncio.timeout(10):
-        return parse(await response.content.readuntil(b"\n\n"))
 
 
 async def test_the_first_frame_is_connected(client: apps.Client) -> None:
