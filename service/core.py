@@ -139,6 +139,9 @@ class _Measure:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
+    def created(self, session: Session) -> None:
+        """Nothing to measure."""
+
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         self._metrics.counters.session_ingested_tokens += tokens
         self._metrics.ingest.observe(seconds)

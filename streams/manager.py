@@ -60,6 +60,9 @@ class Limits:
 class Listener(Protocol):
     """What is above and wants to know."""
 
+    def created(self, session: Session) -> None:
+        """There is a new session."""
+
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         """A new version is resident: ``tokens`` were read, ``seconds`` after the oldest entry was accepted."""
 
@@ -126,7 +129,7 @@ class Manager:
         await asyncio.gather(*map(self._release, self._sessions.values()))
 
     def listen(self, listener: Listener) -> None:
-        """Tell ``listener`` of every settled version and every deleted session from now on."""
+        """Tell ``listener`` of every new session, every settled version and every deleted session from now on."""
         self._listeners.append(listener)
 
     # Lifecycle
@@ -187,6 +190,8 @@ class Manager:
             session.wake()
         self._sessions[session_id] = session
         self._loops[session_id] = asyncio.create_task(self._ingest(session), name=f"ingest-{session_id}")
+        for listener in self._listeners:
+            listener.created(session)
         return session
 
     def get(self, session_id: str) -> Session:

@@ -16,6 +16,7 @@ from service.api.sessions import protocol
 from service.api.sessions.generate import generate
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
+from service.delivery.feed import Feed
 from service.delivery.polling import poll
 from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
@@ -195,11 +196,14 @@ async def delete_flash(request: web.Request) -> web.Response:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    return await stream_events(request, session_of(request))
+    session = session_of(request)
+    return await stream_events(request, Feed(request.app[CORE], [session]))
 
 
 async def socket(request: web.Request) -> web.StreamResponse:
-    return await serve_socket(request, session_of(request))
+    session = session_of(request)
+    feed = Feed(request.app[CORE], [session])
+    return await serve_socket(request, feed, protocol.SocketMessage, lambda _: session.id)
 
 
 _NOT_FOUND = {404: "Unknown session."}
