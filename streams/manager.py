@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from streams.budget import Budget
 from streams.chat import Chat
@@ -24,8 +23,10 @@ from streams.errors import (
 )
 from streams.ingest import IngestQueue
 from streams.intake import Intake, Item
+from streams.listening import Listener, Listeners
 from streams.pacer import Pacer, SlicePolicy
 from streams.questions import Questions, check_alive
+from streams.reading import Reading
 from streams.residency import Resident
 from streams.session import PushAck, Session, gone
 from streams.sliding import Sliding
@@ -57,25 +58,6 @@ class Limits:
     slices: SlicePolicy = field(default_factory=SlicePolicy)
 
 
-class Listener(Protocol):
-    """What is above and wants to know."""
-
-    def created(self, session: Session) -> None:
-        """There is a new session."""
-
-    def settled(self, session: Session, tokens: int, seconds: float) -> None:
-        """A new version is resident: ``tokens`` were read, ``seconds`` after the oldest entry was accepted."""
-
-    def turned(self, session: Session) -> None:
-        """A new version: a turn was settled."""
-
-    def moved(self, session: Session, tokens: int) -> None:
-        """A new version: the window moved on, and ``tokens`` were read for it."""
-
-    async def deleted(self, session: Session) -> None:
-        """The session is gone."""
-
-
 class Manager:
     """All sessions of one engine.
 
@@ -91,6 +73,7 @@ class Manager:
         self.engine = engine
         self.limits = limits
         self._pacer = Pacer(limits.slices)
+        self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
         reserve = min(facts.context, facts.kv_capacity // 2)
         self.budget = Budget(facts.kv_capacity, reserve, facts.block_size)
@@ -108,12 +91,11 @@ class Manager:
             self._pacer,
             reserve=reserve,
             grant=self._grant,
-            turned=self._turned,
+            turned=self._listeners.turned,
         )
-        self._sliding = Sliding(engine, self._pacer, grant=self._grant, moved=self._moved)
-        self._listeners: list[Listener] = []
+        self._sliding = Sliding(engine, self._pacer, grant=self._grant, moved=self._listeners.moved)
+        self._reading = Reading(self.chat, self._sliding, self._listeners)
         self._sessions: dict[str, Session] = {}
-        self._loops: dict[str, asyncio.Task[None]] = {}
         self._endings: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -123,14 +105,16 @@ class Manager:
 
     async def __aexit__(self, *_: object) -> None:
         # The sweeper first: it begins deletions.
-        await self._stop(*([self._sweeper] if self._sweeper else []))
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
         await asyncio.gather(*self._endings, return_exceptions=True)
-        await self._stop(*self._loops.values())
+        await self._reading.stop(*self._sessions.values())
         await asyncio.gather(*map(self._release, self._sessions.values()))
 
     def listen(self, listener: Listener) -> None:
         """Tell ``listener`` of every new session, every settled version and every deleted session from now on."""
-        self._listeners.append(listener)
+        self._listeners.add(listener)
 
     # Lifecycle
 
@@ -189,9 +173,8 @@ class Manager:
             session.settled = len(session.timeline)
             session.wake()
         self._sessions[session_id] = session
-        self._loops[session_id] = asyncio.create_task(self._ingest(session), name=f"ingest-{session_id}")
-        for listener in self._listeners:
-            listener.created(session)
+        self._reading.start(session)
+        self._listeners.created(session)
         return session
 
     def get(self, session_id: str) -> Session:
@@ -230,37 +213,21 @@ class Manager:
         await asyncio.shield(ending)
 
     async def _end(self, session: Session) -> None:
-        await self._stop(self._loops.pop(session.id))
+        await self._reading.stop(session)
         try:
             await self._release(session)
         finally:
             # Even if the engine does not react, the session is over.
             self.budget.release(session)
             session.advance()
-            for listener in self._listeners:
-                await listener.deleted(session)
+            await self._listeners.deleted(session)
             # The name stays taken until nothing of the old session is left.
             del self._sessions[session.id]
 
     async def _release(self, session: Session) -> None:
-        await self._sliding.stop(session)
         if session.ahead is not None:
             await self.chat.release(session.ahead)
         await session.held.release()
-
-    def _moved(self, session: Session, tokens: int) -> None:
-        for listener in self._listeners:
-            listener.moved(session, tokens)
-
-    def _turned(self, session: Session) -> None:
-        for listener in self._listeners:
-            listener.turned(session)
-
-    @staticmethod
-    async def _stop(*tasks: asyncio.Task[None]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _expire(self) -> None:
         pause = min(30.0, self.limits.idle_seconds / 4)
@@ -274,6 +241,10 @@ class Manager:
                         await self.delete(session.id)
                     except AskaheadError as gone:
                         log.info("session %s was not expired: %s", session.id, gone.message)
+
+    def moving(self, session: Session) -> bool:
+        """Whether the session's window is on its way: what stays of the stream is read anew in the background."""
+        return self._sliding.moving(session)
 
     # Ingest
 
@@ -335,40 +306,6 @@ class Manager:
                 )
             session.freeze()
         return session.frozen_end
-
-    async def _ingest(self, session: Session) -> None:
-        try:
-            while True:
-                await session.work(self._sliding.expires_in(session))
-                self._sliding.tend(session)
-                if session.turning:
-                    continue  # its end wakes this loop
-                async with session.reading:
-                    await self._read(session)
-                self._sliding.tend(session)
-        except AskaheadError as error:
-            session.failure = error.message
-            log.error("session %s stopped reading: %s", session.id, error.message)
-        except Exception:
-            session.failure = "internal error; the server's log has the details"
-            log.exception("session %s stopped reading", session.id)
-        finally:
-            session.advance()
-
-    async def _read(self, session: Session) -> None:
-        """Take a batch, if there is one, and bring the KV cache up to the end of the timeline, a slice at a time."""
-        session.take()
-        await self.chat.retire(session)
-        goal = session.timeline.tokens
-        if not await session.held.read(goal, computed=session.computed, stop=lambda: session.turning):
-            session.set_aside()
-        batch = session.settle()
-        if batch is not None:
-            seconds = max(0.0, time.time() - batch.entries[0].at)
-            for listener in self._listeners:
-                listener.settled(session, len(batch.tokens), seconds)
-            if len(session.queue):
-                session.wake()
 
     # The KV cache's budget
 

@@ -67,6 +67,10 @@ class Sliding:
             move = self._moves[session] = Move(Resident(self._engine, self._pacer, Priority.WARM))
             move.task = asyncio.create_task(self._run(session, move), name=f"window-{session.id}")
 
+    def moving(self, session: Session) -> bool:
+        """Whether the session's window is on its way."""
+        return session in self._moves
+
     def expires_in(self, session: Session) -> float | None:
         """Seconds until the session has to be tended again though nothing comes; None if it need not be."""
         expiry = None if session in self._moves else session.window.expiry(session.timeline)

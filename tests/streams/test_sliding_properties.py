@@ -131,9 +131,7 @@ class SlidingMachine(RuleBasedStateMachine):
             session = self.session
             await settled(session)
             session.wake()
-            await until(
-                lambda: session not in self.manager._sliding._moves and session.held.covers(session.timeline.tokens)
-            )
+            await until(lambda: not self.manager.moving(session) and session.held.covers(session.timeline.tokens))
             session.wake()
             await until(lambda: len(session.timeline) <= (session.window.tokens or 0))
 

@@ -67,7 +67,7 @@ class Asked:
 async def ask(manager: Manager, session: Session) -> Asked:
     prompt = manager.questions.prompt(session, manager.questions.encode(QUESTION))
     evicted, covered = session.evicted, session.covered
-    moving = session in manager._sliding._moves
+    moving = manager.moving(session)
     started, first, text = time.monotonic(), 0.0, ""
     with manager.questions.foreground(session):
         reply = manager.questions.reply(prompt, Sampling(max_tokens=2))
@@ -75,7 +75,7 @@ async def ask(manager: Manager, session: Session) -> Asked:
             async for delta in reply.deltas():
                 first = first or time.monotonic() - started
                 text += delta.content
-    moving = moving and session in manager._sliding._moves
+    moving = moving and manager.moving(session)
     return Asked(prompt.version or 0, prompt.tokens, evicted, covered, text, first, moving)
 
 
