@@ -23,7 +23,7 @@ class Event(Entry):
     cat: Name
     cnt: Annotated[Int64, Field(ge=0)]
 
-    def line(self) -> str:
+    def fields(self) -> str:
         return f"{word(self.src)} severity{self.sev} {word(self.cat)} count{self.cnt}"
 
 

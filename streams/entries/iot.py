@@ -22,7 +22,7 @@ class Reading(Entry):
         """Whether the value is outside of its range; the thresholds themselves are inside."""
         return not self.lo <= self.val <= self.hi
 
-    def line(self) -> str:
+    def fields(self) -> str:
         return f"{word(self.sid)}={number(self.val)} lo{number(self.lo)} hi{number(self.hi)}"
 
 

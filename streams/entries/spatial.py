@@ -19,7 +19,7 @@ class Position(Entry):
     spd: float
     hdg: float
 
-    def line(self) -> str:
+    def fields(self) -> str:
         place = f"x{number(self.x)} y{number(self.y)} z{number(self.z)}"
         return f"{place} speed{number(self.spd)} heading{number(self.hdg)}"
 
