@@ -170,7 +170,7 @@ class BuiltIn(EntryType, Generic[E]):
 
     def line(self, record: E) -> str:
         fields = record.fields()
-        return fields if record.timestamp is None else f"t{record.timestamp} {fields}"
+        return fields if record.timestamp is None else f"@{record.timestamp} {fields}"
 
     def statistics(self, windowed: bool) -> Statistics[E]:
         return self._statistics(windowed)

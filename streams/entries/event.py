@@ -24,7 +24,7 @@ class Event(Entry):
     cnt: Annotated[Int64, Field(ge=0)]
 
     def fields(self) -> str:
-        return f"{word(self.src)} severity{self.sev} {word(self.cat)} count{self.cnt}"
+        return f"{word(self.src)} severity {self.sev} {word(self.cat)} count {self.cnt}"
 
 
 class EventStatistics(Statistics[Event]):

@@ -23,7 +23,7 @@ class Reading(Entry):
         return not self.lo <= self.val <= self.hi
 
     def fields(self) -> str:
-        return f"{word(self.sid)}={number(self.val)} lo{number(self.lo)} hi{number(self.hi)}"
+        return f"{word(self.sid)} {number(self.val)} [{number(self.lo)},{number(self.hi)}]"
 
 
 class ReadingStatistics(Statistics[Reading]):

@@ -22,8 +22,8 @@ class Candle(Entry):
 
     def fields(self) -> str:
         symbol = "" if self.sym is None else f"{word(self.sym)} "
-        prices = f"open{number(self.o)} high{number(self.h)} low{number(self.l)} close{number(self.c)}"
-        return f"{symbol}{prices} volume{number(self.v)}"
+        prices = f"open {number(self.o)} high {number(self.h)} low {number(self.l)} close {number(self.c)}"
+        return f"{symbol}{prices} volume {number(self.v)}"
 
 
 class CandleStatistics(Statistics[Candle]):

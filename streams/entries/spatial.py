@@ -20,8 +20,8 @@ class Position(Entry):
     hdg: float
 
     def fields(self) -> str:
-        place = f"x{number(self.x)} y{number(self.y)} z{number(self.z)}"
-        return f"{place} speed{number(self.spd)} heading{number(self.hdg)}"
+        place = f"{number(self.x)},{number(self.y)},{number(self.z)}"
+        return f"{place} speed {number(self.spd)} heading {number(self.hdg)}"
 
 
 def distance(before: Position, after: Position) -> float:

@@ -33,7 +33,7 @@ class Vitals(Entry):
         return f"{number(self.bp_s)}/{number(self.bp_d)}"
 
     def fields(self) -> str:
-        return f"hr{number(self.hr)} bp{self.bp} spo2={number(self.spo2)} temp{number(self.temp)}"
+        return f"hr {number(self.hr)} bp {self.bp} spo2 {number(self.spo2)} temp {number(self.temp)}"
 
 
 CONDITIONS: dict[str, Callable[[Vitals], bool]] = {

@@ -37,7 +37,7 @@ def test_statistics_are_those_of_the_list(events: list[dict[str, Any]], moves: l
 
 def test_an_event_is_one_short_line() -> None:
     event = {"src": "fw 01", "sev": 3, "cat": "login_failed", "cnt": 5, "timestamp": 7}
-    assert EVENT.line(EVENT.parse(event, "data.0")) == 't7 "fw 01" severity3 login_failed count5'
+    assert EVENT.line(EVENT.parse(event, "data.0")) == '@7 "fw 01" severity 3 login_failed count 5'
 
 
 def test_a_stream_of_ever_new_names_is_counted_up_to_a_bound() -> None:

@@ -34,9 +34,9 @@ def test_statistics_are_those_of_the_list(readings: list[dict[str, Any]], moves:
 
 def test_a_reading_is_one_short_line() -> None:
     reading = {"sid": "temp-01", "val": 72.5, "lo": 60.0, "hi": 85.0}
-    assert IOT.line(IOT.parse(reading, "data.0")) == "temp-01=72.5 lo60 hi85"
-    reading |= {"sid": "a=1 b", "timestamp": 7}
-    assert IOT.line(IOT.parse(reading, "data.0")) == 't7 "a=1 b"=72.5 lo60 hi85'
+    assert IOT.line(IOT.parse(reading, "data.0")) == "temp-01 72.5 [60,85]"
+    reading |= {"sid": "a 1 [2,3]", "timestamp": 7}
+    assert IOT.line(IOT.parse(reading, "data.0")) == '@7 "a 1 [2,3]" 72.5 [60,85]'
 
 
 @pytest.mark.parametrize(("value", "breaches"), [(59.9, 1), (60, 0), (85, 0), (85.1, 1)])

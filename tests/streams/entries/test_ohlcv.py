@@ -39,9 +39,9 @@ def test_statistics_are_those_of_the_list(candles: list[dict[str, Any]], moves: 
 
 def test_a_candle_is_one_short_line() -> None:
     candle = {"o": 185.50, "h": 186.20, "l": 185.10, "c": 185.80, "v": 12500}
-    assert OHLCV.line(OHLCV.parse(candle, "data.0")) == "open185.5 high186.2 low185.1 close185.8 volume12500"
+    assert OHLCV.line(OHLCV.parse(candle, "data.0")) == "open 185.5 high 186.2 low 185.1 close 185.8 volume 12500"
     candle |= {"sym": "BRK B", "timestamp": 1735689600}
     assert (
         OHLCV.line(OHLCV.parse(candle, "data.0"))
-        == 't1735689600 "BRK B" open185.5 high186.2 low185.1 close185.8 volume12500'
+        == '@1735689600 "BRK B" open 185.5 high 186.2 low 185.1 close 185.8 volume 12500'
     )

@@ -43,7 +43,15 @@ def test_any_text_becomes_a_bounded_single_line(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "written"),
-    [("temp-01", "temp-01"), ("a b", '"a b"'), ("a=1", '"a=1"'), ('"', '"\\""'), ("Küche", "Küche"), ("ö ö", '"ö ö"')],
+    [
+        ("temp-01", "temp-01"),
+        ("a b", '"a b"'),
+        ("@7", '"@7"'),
+        ("a@b", "a@b"),
+        ('"', '"\\""'),
+        ("Küche", "Küche"),
+        ("ö ö", '"ö ö"'),
+    ],
 )
 def test_a_name_that_could_be_more_than_one_is_in_quotes(name: str, written: str) -> None:
     assert word(name) == written

@@ -48,7 +48,7 @@ def test_statistics_are_those_of_the_list(positions: list[dict[str, Any]], moves
 
 def test_a_position_is_one_short_line() -> None:
     position = SPATIAL.parse({"x": 12.5, "y": -3.25, "z": 0, "spd": 4.2, "hdg": 270, "timestamp": 7}, "data.0")
-    assert SPATIAL.line(position) == "t7 x12.5 y-3.25 z0 speed4.2 heading270"
+    assert SPATIAL.line(position) == "@7 12.5,-3.25,0 speed 4.2 heading 270"
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,8 @@ def test_statistics_are_those_of_the_list(measured: list[dict[str, Any]], moves:
 
 
 def test_vital_signs_are_one_short_line() -> None:
-    assert VITALS.line(VITALS.parse(HEALTHY, "data.0")) == "hr72 bp120/80 spo2=98.5 temp36.8"
-    assert VITALS.line(VITALS.parse(HEALTHY | {"timestamp": 7}, "data.0")) == "t7 hr72 bp120/80 spo2=98.5 temp36.8"
+    assert VITALS.line(VITALS.parse(HEALTHY, "data.0")) == "hr 72 bp 120/80 spo2 98.5 temp 36.8"
+    assert VITALS.line(VITALS.parse(HEALTHY | {"timestamp": 7}, "data.0")) == "@7 hr 72 bp 120/80 spo2 98.5 temp 36.8"
 
 
 @pytest.mark.parametrize(
