@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from flashquery.answers import Answer, AnswerCache
 from flashquery.confidence import ChoiceTree, Prefix, gap
 from flashquery.events import Event, Hub
+from flashquery.notify import Notifier, Webhook
 from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
 from streams.engine.base import FinishReason, Priority, Sampling
@@ -74,6 +75,7 @@ class FlashQueries:
         concurrency: evaluation requests in the engine at once, all sessions together.
         backlog: events that may wait for one subscriber.
         evaluated: called after each evaluation.
+        notifier: tells webhooks of changed answers; None where queries have none.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class FlashQueries:
         concurrency: int = 16,
         backlog: int = 1024,
         evaluated: Callable[[Evaluated], None] = lambda _: None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.cache = AnswerCache(redis)
         self.hub = Hub(redis, backlog)
@@ -94,6 +97,7 @@ class FlashQueries:
         self._max_queries = max_queries
         self._slots = asyncio.Semaphore(concurrency)
         self._evaluated = evaluated
+        self._notifier = notifier
         self._standing: dict[str, _Standing] = {}
         self._parts = AsyncExitStack()
         manager.listen(self)
@@ -121,6 +125,7 @@ class FlashQueries:
         max_tokens: int | None = None,
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
+        notify: Webhook | None = None,
     ) -> FlashQuery:
         """Register a standing question; it is evaluated at once if the stream has data.
 
@@ -129,6 +134,7 @@ class FlashQueries:
             max_tokens: longest answer, clamped into 1 to 256; None for 32, or 256 where there is a schema.
             choices: the answer is one of these, at least two.
             schema: JSON schema that the answer obeys.
+            notify: who is told when the answer changes.
 
         Raises:
             Conflict: the text is registered already, or there are too many queries.
@@ -162,7 +168,10 @@ class FlashQueries:
             None if choices is None else tuple(choices),
             tree,
             schema,
+            notify,
         )
+        if self._notifier is not None and notify is not None:
+            self._notifier.watch(session.id, query.id, notify)
         if standing.task is None:
             standing.task = asyncio.create_task(
                 self._evaluate_forever(session, standing), name=f"evaluate-{session.id}"
@@ -188,6 +197,8 @@ class FlashQueries:
         standing.registry.remove(query_id)
         standing.versions.pop(query_id, None)
         standing.values.pop(query_id, None)
+        if self._notifier is not None:
+            self._notifier.forget(session.id, query_id)
         self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
         self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
         return len(standing.registry)
@@ -243,6 +254,8 @@ class FlashQueries:
         if standing is not None and standing.task is not None:
             standing.task.cancel()
             await asyncio.gather(standing.task, return_exceptions=True)
+        if self._notifier is not None:
+            self._notifier.forget(session.id)
 
         def forget(pipe: Pipeline) -> None:
             self.cache.clear(pipe, session.id)
@@ -289,7 +302,10 @@ class FlashQueries:
         standing.versions[query.id] = snapshot.version
         changed = standing.values.get(query.id) != answer.value
         standing.values[query.id] = answer.value
-        event = Event("flash_ready", {**flash_ready(query, answer), "changed": changed})
+        ready = flash_ready(query, answer)
+        event = Event("flash_ready", {**ready, "changed": changed})
+        if self._notifier is not None:
+            self._notifier.answered(session.id, query.id, ready)
 
         def store(pipe: Pipeline) -> None:
             self.cache.save(pipe, session.id, query.id, answer)

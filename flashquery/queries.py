@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashquery.confidence import ChoiceTree
+from flashquery.notify import Webhook
 from streams.errors import Conflict, NotFound
 
 
@@ -22,6 +23,7 @@ class FlashQuery:
         choices: the allowed answers, None for free text.
         tree: the choices' tokens.
         schema: JSON schema that the answer obeys, None for free text.
+        notify: who is told when the answer changes.
     """
 
     id: int
@@ -31,6 +33,7 @@ class FlashQuery:
     choices: tuple[str, ...] | None = None
     tree: ChoiceTree | None = None
     schema: Mapping[str, Any] | None = None
+    notify: Webhook | None = None
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class Registry:
         choices: tuple[str, ...] | None = None,
         tree: ChoiceTree | None = None,
         schema: Mapping[str, Any] | None = None,
+        notify: Webhook | None = None,
     ) -> FlashQuery:
         """Register a question.
 
@@ -81,7 +85,7 @@ class Registry:
                 code="flash_query_limit",
             )
         self._last += 1
-        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree, schema)
+        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree, schema, notify)
         self._queries[query.id] = self._by_text[text] = query
         return query
 

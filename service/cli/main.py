@@ -46,7 +46,7 @@ def _metavar(field: FieldInfo) -> str:
     if choices:
         return "|".join(choices)
     kinds = [kind for kind in get_args(annotation) if kind is not type(None)] or [annotation]
-    return {int: "INTEGER", float: "NUMBER"}.get(kinds[0], "TEXT")
+    return {bool: "true|false", int: "INTEGER", float: "NUMBER"}.get(kinds[0], "TEXT")
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -8,10 +8,12 @@ from dataclasses import asdict
 
 from aiohttp import web
 
+from flashquery.queries import FlashQuery
 from service.api.chat.protocol import ChatBody
 from service.api.requests import find_session
 from service.api.sessions import protocol
 from service.api.sessions.generate import generate
+from service.api.sessions.notify import Notify, NotifyObject
 from service.bodies import read_model, respond
 from service.core import CORE
 from service.delivery.polling import poll
@@ -19,7 +21,7 @@ from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
 from service.keys import METRICS, SETTINGS
 from service.openapi import Operation
-from streams.errors import InvalidInput
+from streams.errors import Conflict, InvalidInput
 from streams.session import Session
 
 
@@ -37,18 +39,26 @@ def _flash_id(request: web.Request) -> int:
 
 async def create(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.SessionCreate, allow_empty=True)
-    core, settings = request.app[CORE], request.app[SETTINGS]
+    settings = request.app[SETTINGS]
     if len(body.flash) > settings.max_flash_queries:
         raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
-    manager, flash = core.manager, core.flash
+    manager = request.app[CORE].manager
     session = manager.create(body.id, body.system)
     try:
         for query in body.flash:
-            flash.register(session, query.query, query.max_tokens, query.choices, query.schema_)
-    except InvalidInput:
+            _register(request, session, query)
+    except (InvalidInput, Conflict):
         await manager.delete(session.id)
         raise
     return respond(request, protocol.SessionObject.of(session).model_dump())
+
+
+def _register(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
+    core, webhook = request.app[CORE], None
+    if body.notify is not None:
+        notify = Notify.of(body.notify)
+        webhook = core.webhooks.accept(notify.url, notify.secret)
+    return core.flash.register(session, body.query, body.max_tokens, body.choices, body.schema_, webhook)
 
 
 async def list_sessions(request: web.Request) -> web.Response:
@@ -106,10 +116,11 @@ async def warm(request: web.Request) -> web.Response:
 async def register(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
-    flash = request.app[CORE].flash
-    query = flash.register(session, body.query, body.max_tokens, body.choices, body.schema_)
+    query = _register(request, session, body)
     session.touch()
-    found = protocol.FlashObject.of(query, None, session.version).model_copy(update={"warning": flash.warning})
+    found = protocol.FlashObject.of(query, None, session.version)
+    found.warning = request.app[CORE].flash.warning
+    found.notify = NotifyObject.registered(query, body.notify)
     return respond(request, found.model_dump(exclude_none=True))
 
 
