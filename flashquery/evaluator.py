@@ -1,17 +1,11 @@
-"""Flash Queries of all sessions: registration, evaluation after every batch, answers out to the cache.
-
-Evaluation never blocks ingest, and newer data never aborts it: a wave over a snapshot runs to its end, then the newest
-version is next, and versions in between are skipped. So answers keep coming however fast data does.
-"""
+"""Flash Queries of all sessions: registration, evaluation after every batch, answers out to the cache."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from functools import lru_cache
 from typing import Any
 
 from redis.asyncio import Redis
@@ -19,50 +13,24 @@ from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from flashquery.answers import Answer, AnswerCache
-from flashquery.confidence import ChoiceTree, Prefix, gap
+from flashquery.asking import Asking
+from flashquery.confidence import ChoiceTree
 from flashquery.events import Event, Hub
 from flashquery.notify import Notifier, Webhook
 from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
-from streams.engine.base import FinishReason, Priority, Sampling
-from streams.errors import AskaheadError, InvalidInput, Unavailable
+from flashquery.ready import Ready, first_tokens
+from flashquery.waves import Evaluated, Standing, Waves
+from streams.errors import InvalidInput
 from streams.manager import Manager
-from streams.messages import Shape
-from streams.questions import Prompt
-from streams.reply import Reply
-from streams.session import Session, Snapshot
-
-log = logging.getLogger(__name__)
+from streams.session import Session
 
 # For whoever waits for a list to change; not part of what subscribers are shown.
 _QUERIES_CHANGED = Event("queries_changed", {})
 _MAX_TOKENS = 32
 _LONGEST = 256
-_PLAIN = Shape(choice="none")
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """One finished evaluation, for whoever measures.
-
-    Attributes:
-        seconds: from the start of the wave to the answer.
-        behind: versions the stream had moved on by then.
-    """
-
-    seconds: float
-    behind: int
-
-
-@dataclass(slots=True)
-class _Standing:
-    """A session's queries and the task that evaluates them."""
-
-    registry: Registry
-    due: asyncio.Event = field(default_factory=asyncio.Event)
-    versions: dict[int, int] = field(default_factory=dict)
-    values: dict[int, str] = field(default_factory=dict)
-    task: asyncio.Task[None] | None = None
+# Candidates whose first tokens are kept: tokenizing them takes longer than all the rest of a fast answer.
+_CANDIDATES = 4096
 
 
 class FlashQueries:
@@ -95,10 +63,10 @@ class FlashQueries:
         self._manager = manager
         self._questions = manager.questions
         self._max_queries = max_queries
-        self._slots = asyncio.Semaphore(concurrency)
-        self._evaluated = evaluated
         self._notifier = notifier
-        self._standing: dict[str, _Standing] = {}
+        self._waves = Waves(Asking(manager.questions, concurrency), self.outbox, evaluated, notifier)
+        self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
+        self._standing: dict[str, Standing] = {}
         self._parts = AsyncExitStack()
         manager.listen(self)
 
@@ -172,11 +140,7 @@ class FlashQueries:
         )
         if self._notifier is not None and notify is not None:
             self._notifier.watch(session.id, query.id, notify)
-        if standing.task is None:
-            standing.task = asyncio.create_task(
-                self._evaluate_forever(session, standing), name=f"evaluate-{session.id}"
-            )
-        standing.due.set()
+        self._start(session, standing)
         self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
         return query
 
@@ -220,11 +184,37 @@ class FlashQueries:
             return None
         return (query, answer) if answer is not None and answer.version == session.version else None
 
-    def _of(self, session: Session) -> _Standing:
+    def ready(self, session: Session) -> Ready | None:
+        """The session's decision point, if it is of the present version."""
+        standing = self._standing.get(session.id)
+        ready = None if standing is None else standing.ready
+        return ready if ready is not None and ready.version == session.version else None
+
+    def guess(self, session: Session, candidates: Sequence[str], threshold: float) -> tuple[str, Ready] | None:
+        """The candidate that the model is about to answer, without asking it; and the decision point that says so.
+
+        Args:
+            candidates: what the answer may be.
+            threshold: least logit gap, in nats.
+        """
+        ready = self.ready(session)
+        if ready is None:
+            return None
+        firsts = {text: self._first_tokens(text) for text in candidates}
+        text = ready.pick(firsts, threshold)
+        return None if text is None else (text, ready)
+
+    def _start(self, session: Session, standing: Standing) -> None:
+        """Have whatever is due evaluated."""
+        if standing.task is None:
+            standing.task = asyncio.create_task(self._waves.run(session, standing), name=f"evaluate-{session.id}")
+        standing.due.set()
+
+    def _of(self, session: Session) -> Standing:
         session.require_live()
         standing = self._standing.get(session.id)
         if standing is None:
-            standing = self._standing[session.id] = _Standing(Registry(self._max_queries))
+            standing = self._standing[session.id] = Standing(Registry(self._max_queries))
             # A server that was killed leaves the answers of its sessions, and names and numbers are used again.
             self.outbox.put(session.id, "left behind", lambda pipe: self.cache.clear(pipe, session.id))
         return standing
@@ -245,7 +235,9 @@ class FlashQueries:
             {"data_version": session.version, "tokens": session.tokens, "pending": session.pending},
         )
         self.outbox.put(session.id, "data", lambda pipe: event.publish(pipe, session.id))
-        if (standing := self._standing.get(session.id)) is not None:
+        if session.pre_decode and not session.deleted:
+            self._start(session, self._of(session))
+        elif (standing := self._standing.get(session.id)) is not None:
             standing.due.set()
 
     async def deleted(self, session: Session) -> None:
@@ -264,115 +256,3 @@ class FlashQueries:
         self.outbox.discard(session.id)
         self.outbox.put(session.id, "deleted", forget)
         await self.outbox.flush(1.0)
-
-    # Evaluation
-
-    async def _evaluate_forever(self, session: Session, standing: _Standing) -> None:
-        failing = False
-        while True:
-            await standing.due.wait()
-            standing.due.clear()
-            if not session.version:
-                continue
-            snapshot = session.snapshot()
-            wave = [query for query in standing.registry if standing.versions.get(query.id) != snapshot.version]
-            results = await asyncio.gather(
-                *(self._evaluate(session, standing, query, snapshot) for query in wave), return_exceptions=True
-            )
-            failures = [result for result in results if isinstance(result, Exception)]
-            if failures and not failing:
-                log.error(
-                    "evaluating session %s failed: %s",
-                    session.id,
-                    failures[0],
-                    exc_info=None if isinstance(failures[0], AskaheadError) else failures[0],
-                )
-            elif failing and wave and not failures:
-                log.info("evaluating session %s works again", session.id)
-            failing = bool(failures)
-
-    async def _evaluate(self, session: Session, standing: _Standing, query: FlashQuery, snapshot: Snapshot) -> None:
-        started = time.monotonic()
-        if query.tree is None:
-            answer = await self._answer(session, query, snapshot)
-        else:
-            answer = await self._choose(session, query, query.tree, snapshot)
-        if query.id not in standing.registry:
-            return
-        standing.versions[query.id] = snapshot.version
-        changed = standing.values.get(query.id) != answer.value
-        standing.values[query.id] = answer.value
-        ready = flash_ready(query, answer)
-        event = Event("flash_ready", {**ready, "changed": changed})
-        if self._notifier is not None:
-            self._notifier.answered(session.id, query.id, ready)
-
-        def store(pipe: Pipeline) -> None:
-            self.cache.save(pipe, session.id, query.id, answer)
-            event.publish(pipe, session.id)
-
-        self.outbox.put(session.id, query.id, store)
-        self._evaluated(Evaluated(time.monotonic() - started, session.version - snapshot.version))
-
-    async def _answer(self, session: Session, query: FlashQuery, snapshot: Snapshot) -> Answer:
-        prompt = self._questions.prompt(session, query.tokens, snapshot=snapshot)
-        reply = await self._run(
-            prompt, Sampling(query.max_tokens, top_logprobs=2), Shape(choice="none", schema=query.schema)
-        )
-        if query.schema is not None and reply.finish_reason == "length":
-            raise Unavailable(
-                f"the answer to flash query {query.id} did not fit {query.max_tokens} tokens, and half of a JSON value "
-                "is of no use; raise max_tokens, or bound the lengths in the schema"
-            )
-        # The first token of the answer proper, not of thoughts before it, where there was something to decide.
-        decided = (token for token in reply.logprobs if not token.thinking and len(token.top) > 1)
-        first = next(decided, None)
-        confidence = 0.0 if first is None else gap(dict(first.top))
-        finish_reason: FinishReason = "length" if reply.finish_reason == "length" else "stop"
-        return Answer(reply.message.content, snapshot.version, confidence, time.time(), finish_reason)
-
-    async def _choose(self, session: Session, query: FlashQuery, tree: ChoiceTree, snapshot: Snapshot) -> Answer:
-        found: dict[Prefix, Mapping[int, float]] = {}
-
-        async def decide(prefix: Prefix) -> None:
-            prompt = self._questions.prompt(session, query.tokens, answer=prefix, snapshot=snapshot)
-            named = tree.decisions[prefix]
-            reply = await self._run(prompt, Sampling(max_tokens=1, top_logprobs=0, logprob_token_ids=named))
-            found[prefix] = reply.named_logprobs
-
-        # All run to their end, so that none is left behind when another fails.
-        results = await asyncio.gather(*map(decide, tree.decisions), return_exceptions=True)
-        for failure in filter(None, results):
-            raise failure
-        scores = tree.score(found)
-        return Answer(
-            scores.best,
-            snapshot.version,
-            scores.confidence,
-            time.time(),
-            probabilities=scores.probabilities,
-            mass=scores.mass,
-        )
-
-    async def _run(self, prompt: Prompt, sampling: Sampling, shape: Shape = _PLAIN) -> Reply:
-        async with self._slots:
-            reply = self._questions.reply(prompt, sampling, shape=shape, priority=Priority.FLASH)
-            async with aclosing(reply):
-                async for _ in reply.deltas():
-                    pass
-        return reply
-
-
-def flash_ready(query: FlashQuery, answer: Answer) -> dict[str, object]:
-    """The payload that announces an answer, live or replayed."""
-    payload: dict[str, object] = {
-        "id": query.id,
-        "query": query.text,
-        "value": answer.value,
-        "data_version": answer.version,
-        "confidence": answer.confidence,
-        "evaluated_at": int(answer.evaluated_at),
-    }
-    if answer.probabilities is not None:
-        payload |= {"probabilities": answer.probabilities, "mass": answer.mass}
-    return payload

@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 from redis.asyncio import Redis
 
-from flashquery.evaluator import Evaluated, FlashQueries
+from flashquery.evaluator import FlashQueries
+from flashquery.waves import Evaluated
 from service.metrics import Metrics
 from service.notify import Webhooks
 from service.settings import Settings

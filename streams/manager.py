@@ -120,12 +120,13 @@ class Manager:
 
     # Lifecycle
 
-    def create(self, session_id: str | None = None, system: str | None = None) -> Session:
+    def create(self, session_id: str | None = None, system: str | None = None, *, pre_decode: bool = False) -> Session:
         """A new session.
 
         Args:
             session_id: 1 to 128 characters, validated by the caller; made here when absent.
             system: system prompt. It is prefilled at once; without one, the template's default precedes the data.
+            pre_decode: see :class:`~streams.session.Session`.
 
         Raises:
             Conflict: the id exists, or no more sessions may live.
@@ -153,6 +154,7 @@ class Manager:
             queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
             held=Resident(self.engine, self._pacer),
             system=system,
+            pre_decode=pre_decode,
         )
         if system is not None:
             self._grant(session, len(frame.head))

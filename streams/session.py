@@ -53,6 +53,7 @@ class Session:
         queue: entries accepted and not yet taken by the ingest loop.
         held: what the engine holds of this stream.
         system: system prompt, None for the template's own default.
+        pre_decode: keep what the model would say next to each version.
         created, last_used: Unix seconds.
         timeline: every durable token. Grows when a batch is taken, ahead of the KV cache.
         settled: length of the prefix of ``timeline`` that the present version covers.
@@ -74,6 +75,7 @@ class Session:
     queue: IngestQueue
     held: Resident
     system: str | None = None
+    pre_decode: bool = False
     created: float = field(default_factory=time.time)
     last_used: float = 0.0
     timeline: Timeline = field(default_factory=Timeline)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from flashquery.evaluator import FlashQueries, flash_ready
+from flashquery.evaluator import FlashQueries
 from flashquery.events import Event, Subscription
+from flashquery.waves import flash_ready
 from streams.session import Session
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from flashquery.evaluator import Evaluated, FlashQueries
+from flashquery.evaluator import FlashQueries
 from flashquery.events import Event, Subscription
+from flashquery.waves import Evaluated
 from streams.engine.base import Priority
 from streams.manager import Limits, Manager
 from streams.session import Session

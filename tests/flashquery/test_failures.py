@@ -54,9 +54,7 @@ async def test_a_query_that_fails_does_not_stop_the_others(
             assert {(await ready(events))["id"] for _ in range(2)} == {failing.id, fine.id}
         assert {answer.version for answer in (await rig.flash.cache.all("s")).values()} == {3}
     # An outage is one line, however many batches it lasts.
-    assert [record.levelno for record in caplog.records if record.name == "flashquery.evaluator"].count(
-        logging.ERROR
-    ) == 1
+    assert [record.levelno for record in caplog.records if record.name == "flashquery.waves"].count(logging.ERROR) == 1
 
 
 async def test_a_failure_keeps_the_last_answer_which_is_stale(redis: Redis) -> None:

@@ -37,7 +37,7 @@ async def generate(request: web.Request, session: Session) -> web.StreamResponse
     questions = core.manager.questions
     options = body.template_options
     if questions.plain(session, options):
-        hit = await _from_cache(request, session, body.prompt, started)
+        hit = await _from_cache(request, session, body.prompt, started) or _from_ready(request, session, body)
         if hit is not None:
             return _stream_hit(hit) if body.stream else _respond(request, hit)
     prompt = questions.prompt(session, questions.encode(body.prompt), options=options)
@@ -69,6 +69,24 @@ async def _from_cache(request: web.Request, session: Session, text: str, started
         flash=True,
         flash_id=query.id,
         confidence=answer.confidence,
+    )
+
+
+def _from_ready(request: web.Request, session: Session, body: GenerateBody) -> Generation | None:
+    found = request.app[CORE].flash.guess(session, body.fast_answer, body.gap_threshold)
+    if found is None:
+        return None
+    text, ready = found
+    request.app[METRICS].counters.session_ready_exits += 1
+    return Generation(
+        id=_new_id(),
+        session_id=session.id,
+        text=text,
+        finish_reason="stop",
+        data_version=ready.version,
+        usage=Usage(),
+        speculative=True,
+        logit_gap=ready.gap,
     )
 
 

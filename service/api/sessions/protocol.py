@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from flashquery.answers import Answer
 from flashquery.queries import FlashQuery
+from flashquery.ready import GAP_THRESHOLD, Ready
 from service.api.fields import INT64, SESSION_ID, Generated, NonEmpty, fits
 from service.api.sessions.notify import Notify, NotifyObject, Url
 from service.bodies import Strict
@@ -72,19 +73,14 @@ class SessionCreate(Strict):
     id: Annotated[
         str | None, Field(pattern=SESSION_ID, description="1 to 128 of A-Z a-z 0-9 _ -; made by the server if absent.")
     ] = None
-    pre_decode: Annotated[bool, Field(description="Only false is supported.")] = False
+    pre_decode: Annotated[
+        bool, Field(description="Keep a ready position: what the model would say next to the data, without a question.")
+    ] = False
     system: Annotated[
         str | None,
         Field(min_length=1, max_length=65_536, description="Ours: system prompt that stands before the data."),
     ] = None
     flash: Annotated[tuple[FlashCreate, ...], Field(description="Ours: queries to register with the session.")] = ()
-
-    @field_validator("pre_decode")
-    @classmethod
-    def _not_pre_decode(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("true is not supported by this server; leave it out")
-        return value
 
     @field_validator("flash")
     @classmethod
@@ -114,6 +110,20 @@ class GenerateBody(Generated):
     """An ephemeral question over the stream."""
 
     prompt: Annotated[NonEmpty, Field(description="The question.")]
+    fast_answer: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=64,
+            description="Candidates: one that the ready position is sure of is answered without the model, whatever "
+            "the prompt. At most 128 bytes each.",
+        ),
+    ] = ()
+    gap_threshold: Annotated[float, Field(ge=0, description="How sure: least logit gap, in nats.")] = GAP_THRESHOLD
+
+    @field_validator("fast_answer")
+    @classmethod
+    def _short(cls, candidates: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(fits(candidate, 128) for candidate in candidates)
 
 
 class PollQuery(Strict):
@@ -147,13 +157,15 @@ class SessionObject(BaseModel):
     data_end: Annotated[int, Field(description="End of the durable part, in tokens.")]
     data_version: Annotated[int, Field(description="Rises by one with every batch that is resident.")]
     pending: Annotated[int, Field(description="Entries accepted and not yet resident.")]
-    pre_decode: bool = False
-    ready: bool = False
+    pre_decode: Annotated[bool, Field(description="Keeps a ready position.")]
+    ready: Annotated[bool, Field(description="The ready position is of the session's present version.")]
+    ready_token: Annotated[int | None, Field(description="While ready: the most likely token there.")] = None
+    ready_gap: Annotated[float | None, Field(description="While ready: its logit gap, in nats.")] = None
     evicted: Annotated[int, Field(description="Entries that left through a window.")]
 
     @classmethod
-    def of(cls, session: Session) -> SessionObject:
-        """The session as it is now."""
+    def of(cls, session: Session, ready: Ready | None) -> SessionObject:
+        """The session as it is now, and its decision point if that is of the present version."""
         return cls(
             id=session.id,
             created=int(session.created),
@@ -165,6 +177,10 @@ class SessionObject(BaseModel):
             data_end=session.data_end,
             data_version=session.version,
             pending=session.pending,
+            pre_decode=session.pre_decode,
+            ready=ready is not None,
+            ready_token=None if ready is None else ready.token,
+            ready_gap=None if ready is None else ready.gap,
             evicted=session.evicted,
         )
 
@@ -236,6 +252,8 @@ class Generation(BaseModel):
     flash: Annotated[Literal[True] | None, Field(description="Served from a Flash Query's answer.")] = None
     flash_id: int | None = None
     confidence: float | None = None
+    speculative: Annotated[Literal[True] | None, Field(description="Served from the ready position.")] = None
+    logit_gap: float | None = None
 
 
 class WarmObject(BaseModel):

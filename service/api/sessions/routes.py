@@ -37,20 +37,25 @@ def _flash_id(request: web.Request) -> int:
     return int(text)
 
 
+def _respond_session(request: web.Request, session: Session) -> web.Response:
+    found = protocol.SessionObject.of(session, request.app[CORE].flash.ready(session))
+    return respond(request, found.model_dump(exclude_none=True))
+
+
 async def create(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.SessionCreate, allow_empty=True)
     settings = request.app[SETTINGS]
     if len(body.flash) > settings.max_flash_queries:
         raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
     manager = request.app[CORE].manager
-    session = manager.create(body.id, body.system)
+    session = manager.create(body.id, body.system, pre_decode=body.pre_decode)
     try:
         for query in body.flash:
             _register(request, session, query)
     except (InvalidInput, Conflict):
         await manager.delete(session.id)
         raise
-    return respond(request, protocol.SessionObject.of(session).model_dump())
+    return _respond_session(request, session)
 
 
 def _register(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
@@ -62,15 +67,16 @@ def _register(request: web.Request, session: Session, body: protocol.FlashCreate
 
 
 async def list_sessions(request: web.Request) -> web.Response:
-    sessions = [protocol.SessionObject.of(session) for session in request.app[CORE].manager.sessions()]
-    return respond(request, protocol.SessionList(data=sessions).model_dump())
+    core = request.app[CORE]
+    sessions = [protocol.SessionObject.of(session, core.flash.ready(session)) for session in core.manager.sessions()]
+    return respond(request, protocol.SessionList(data=sessions).model_dump(exclude_none=True))
 
 
 async def get(request: web.Request) -> web.Response:
     session = session_of(request)
-    found = protocol.SessionObject.of(session)
+    response = _respond_session(request, session)
     session.touch()
-    return respond(request, found.model_dump())
+    return response
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -229,7 +235,8 @@ OPERATIONS = (
         tag="Questions",
         summary="Ask a question",
         description="Answered over everything read so far; leaves nothing behind in the stream. A prompt that is the "
-        "text of a Flash Query with a fresh answer is served from the cache.",
+        "text of a Flash Query with a fresh answer is served from the cache; else, where the session keeps a ready "
+        "position, one of `fast_answer` that it is sure of is served without the model.",
         request=protocol.GenerateBody,
         response=protocol.Generation,
         content_types=("text/event-stream",),

@@ -221,7 +221,7 @@ async def test_queries_can_come_with_the_session(client: apps.Client) -> None:
         ({"flash": [{"query": "Up?", "choices": ["yes"]}]}, "flash.0.choices"),
         ({"system": "x" * 4000}, "system"),
         ({"system": ""}, "system"),
-        ({"pre_decode": True}, "pre_decode"),
+        ({"pre_decode": 1}, "pre_decode"),
         ({"window": 100}, "window"),
         ({"id": "no spaces"}, "id"),
         ({"id": "x" * 129}, "id"),
