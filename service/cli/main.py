@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from service.cli.calibrate import calibrate
 from service.cli.demo import demo
 from service.logs import setup_logging
 from service.settings import ENV_PREFIX, Settings
@@ -127,3 +128,4 @@ def serve(settings: Settings) -> None:
 
 
 app.command()(demo)
+app.command()(calibrate)
