@@ -55,7 +55,7 @@ def calibrate(
         ),
     ] = None,
 ) -> None:
-    """Replay a recorded stream into a running server and compare fast answers with full ones, threshold by threshold."""
+    """Replay a recorded stream into a running server, and compare fast answers with full ones by threshold."""
     if not 0 < max_false_accepts < 1:
         raise typer.BadParameter("must be between 0 and 1", param_hint="--max-false-accepts")
     if json and csv:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -37,7 +37,9 @@ class Api:
         try:
             yield created["id"]
         finally:
-            await self._call("DELETE", f"/v1/sessions/{created['id']}")
+            # What went wrong before is the better news; an idle session is deleted by the server in time.
+            with suppress(CalibrationError, aiohttp.ClientError, TimeoutError):
+                await self._call("DELETE", f"/v1/sessions/{created['id']}")
 
     async def push(self, session_id: str, entries: Sequence[Entry]) -> int:
         """Push a batch and wait for the ready position over it; how many entries there are now.
@@ -115,8 +117,12 @@ async def connected(url: str, api_key: str | None) -> AsyncIterator[Api]:
     """
     headers = {"x-api-key": api_key} if api_key else None
     try:
-        async with aiohttp.ClientSession(url, headers=headers, timeout=_TIMEOUT) as http:
+        client = aiohttp.ClientSession(url, headers=headers, timeout=_TIMEOUT)
+    except ValueError:
+        raise CalibrationError(f"{url} is not a URL such as http://127.0.0.1:8080") from None
+    try:
+        async with client as http:
             yield Api(http)
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+    except (aiohttp.ClientError, TimeoutError) as error:
         reason = str(error) or "no answer in time"
         raise CalibrationError(f"cannot talk to {url}: {reason}; is `askahead serve` running there?") from None

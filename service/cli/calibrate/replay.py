@@ -124,7 +124,7 @@ def _show(report: Report, options: Options) -> None:
     elif options.form == "csv":
         print(report.csv(), end="")
     else:
-        Console().print(report.table(), highlight=False, markup=False)
+        Console().print(report.table(), highlight=False)
     if options.plot is not None:
         picture = draw(report.points, title=report.prompt, chosen=report.chosen, default=GAP_THRESHOLD)
         try:

@@ -64,19 +64,20 @@ class Report:
     def table(self) -> RenderableType:
         """For a terminal."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(self.prompt), title_justify="left")
-        for name in ("threshold", "fast", "coverage", "wrong", "false accepts", "95 % interval"):
+        for name in ("threshold", "coverage", "", "false accepts", "", "95 % interval"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         kept = [GAP_THRESHOLD] if self.chosen is None else [GAP_THRESHOLD, self.chosen.threshold]
         for point in turns(self.points, kept):
+            low, high = map(_percent, point.false_accepts.interval)
             marks = ["default"] * (point.threshold == GAP_THRESHOLD) + ["chosen"] * (point is self.chosen)
             table.add_row(
                 f"{point.threshold:.2f}",
-                str(point.coverage.count),
                 _percent(point.coverage.value),
-                str(point.false_accepts.count),
+                str(point.coverage.count),
                 _percent(point.false_accepts.value),
-                " – ".join(map(_percent, point.false_accepts.interval)) if point.false_accepts.total else "",
+                str(point.false_accepts.count),
+                f"{low} – {high}" if point.false_accepts.total else "",
                 ", ".join(marks),
                 style="bold" if point is self.chosen else None,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -27,7 +28,7 @@ bounds = st.floats(0.001, 0.999)
 def test_a_higher_threshold_never_covers_more(asked: list[Observation]) -> None:
     points = curve(asked)
     assert [point.threshold for point in points] == list(THRESHOLDS)
-    for lower, higher in zip(points, points[1:], strict=False):
+    for lower, higher in itertools.pairwise(points):
         assert lower.coverage.count >= higher.coverage.count
         assert lower.false_accepts.count >= higher.false_accepts.count
     for point in points:
