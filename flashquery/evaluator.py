@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Unpack
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -18,14 +19,14 @@ from flashquery.confidence import ChoiceTree
 from flashquery.events import Event, Hub
 from flashquery.notify import Notifier, Webhook
 from flashquery.outbox import Outbox
-from flashquery.queries import FlashQuery, Registry
-from flashquery.ready import Ready, first_tokens
+from flashquery.queries import Changes, FlashQuery, Options, Registry
+from flashquery.ready import GAP_THRESHOLD, Ready, first_tokens
 from flashquery.waves import Evaluated, Standing, Waves
 from streams.errors import InvalidInput
 from streams.manager import Manager
 from streams.session import Session
 
-# For whoever waits for a list to change; not part of what subscribers are shown.
+# Not part of what subscribers are shown.
 _QUERIES_CHANGED = Event("queries_changed", {})
 _MAX_TOKENS = 32
 _LONGEST = 256
@@ -94,6 +95,7 @@ class FlashQueries:
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
         notify: Webhook | None = None,
+        **options: Unpack[Options],
     ) -> FlashQuery:
         """Register a standing question; it is evaluated at once if the stream has data.
 
@@ -103,6 +105,7 @@ class FlashQueries:
             choices: the answer is one of these, at least two.
             schema: JSON schema that the answer obeys.
             notify: who is told when the answer changes.
+            options: see :class:`~flashquery.queries.FlashQuery`.
 
         Raises:
             Conflict: the text is registered already, or there are too many queries.
@@ -127,21 +130,39 @@ class FlashQueries:
             tree = ChoiceTree(chosen, self._questions.eos_id)
         if schema is not None:
             self._questions.check_schema(schema, "schema")
-        if max_tokens is None:
-            max_tokens = _MAX_TOKENS if schema is None else _LONGEST
         query = standing.registry.add(
             text,
             tokens,
-            min(max(max_tokens, 1), _LONGEST),
+            _clamped(max_tokens, schema),
             None if choices is None else tuple(choices),
             tree,
             schema,
-            notify,
+            notify=notify,
+            **options,
         )
         if self._notifier is not None and notify is not None:
             self._notifier.watch(session.id, query.id, notify)
         self._start(session, standing)
-        self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
+        self._announce(session)
+        return query
+
+    def change(self, session: Session, query_id: int, **changes: Unpack[Changes]) -> FlashQuery:
+        """Change how a query is answered; the answer to another question than it is then is forgotten.
+
+        Raises:
+            NotFound: there is no such query.
+        """
+        standing = self._of(session)
+        before = standing.registry.get(query_id)
+        longest = _clamped(changes.get("max_tokens", before.max_tokens), before.schema)
+        values: dict[str, Any] = {**changes, "max_tokens": longest}
+        query = replace(before, **values)
+        standing.registry.put(query)
+        if query.asked != before.asked:
+            standing.versions.pop(query_id, None)
+            self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
+        self._start(session, standing)
+        self._announce(session)
         return query
 
     @property
@@ -164,7 +185,7 @@ class FlashQueries:
         if self._notifier is not None:
             self._notifier.forget(session.id, query_id)
         self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
-        self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
+        self._announce(session)
         return len(standing.registry)
 
     def registry(self, session: Session) -> Registry:
@@ -190,19 +211,31 @@ class FlashQueries:
         ready = None if standing is None else standing.ready
         return ready if ready is not None and ready.version == session.version else None
 
-    def guess(self, session: Session, candidates: Sequence[str], threshold: float) -> tuple[str, Ready] | None:
+    def guess(
+        self, session: Session, text: str, candidates: Sequence[str] | None = None, threshold: float | None = None
+    ) -> tuple[str, Ready] | None:
         """The candidate that the model is about to answer, without asking it; and the decision point that says so.
 
         Args:
-            candidates: what the answer may be.
-            threshold: least logit gap, in nats.
+            text: the question.
+            candidates: what the answer may be; None for those of the query that is exactly this text.
+            threshold: least logit gap, in nats; None for that query's, or the default.
         """
         ready = self.ready(session)
         if ready is None:
             return None
-        firsts = {text: self._first_tokens(text) for text in candidates}
-        text = ready.pick(firsts, threshold)
-        return None if text is None else (text, ready)
+        query = self._of(session).registry.match(text)
+        if candidates is None:
+            candidates = () if query is None else query.fast_answer
+        if threshold is None:
+            threshold = None if query is None else query.gap_threshold
+        firsts = {candidate: self._first_tokens(candidate) for candidate in candidates}
+        picked = ready.pick(firsts, GAP_THRESHOLD if threshold is None else threshold)
+        return None if picked is None else (picked, ready)
+
+    def _announce(self, session: Session) -> None:
+        """Tell whoever waits for a list to change."""
+        self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
 
     def _start(self, session: Session, standing: Standing) -> None:
         """Have whatever is due evaluated."""
@@ -256,3 +289,9 @@ class FlashQueries:
         self.outbox.discard(session.id)
         self.outbox.put(session.id, "deleted", forget)
         await self.outbox.flush(1.0)
+
+
+def _clamped(max_tokens: int | None, schema: Mapping[str, Any] | None) -> int:
+    if max_tokens is None:
+        return _MAX_TOKENS if schema is None else _LONGEST
+    return min(max(max_tokens, 1), _LONGEST)

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from flashquery.confidence import ChoiceTree
 from flashquery.notify import Webhook
 from streams.errors import Conflict, NotFound
+
+
+class Options(TypedDict, total=False):
+    """What a query may have beside its question; see :class:`FlashQuery`."""
+
+    fast_answer: tuple[str, ...]
+    gap_threshold: float | None
+
+
+class Changes(Options, total=False):
+    """What of a query can be changed; ``max_tokens`` None is the default."""
+
+    max_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,8 @@ class FlashQuery:
         tree: the choices' tokens.
         schema: JSON schema that the answer obeys, None for free text.
         notify: who is told when the answer changes.
+        fast_answer: candidates for an answer from the ready position, while there is no fresh one.
+        gap_threshold: least logit gap for that, in nats; None for the default.
     """
 
     id: int
@@ -34,6 +49,13 @@ class FlashQuery:
     tree: ChoiceTree | None = None
     schema: Mapping[str, Any] | None = None
     notify: Webhook | None = None
+    fast_answer: tuple[str, ...] = ()
+    gap_threshold: float | None = None
+
+    @property
+    def asked(self) -> tuple[object, ...]:
+        """What of that which can be changed has a say in the answer."""
+        return (self.max_tokens,)
 
 
 @dataclass(slots=True)
@@ -55,8 +77,9 @@ class Registry:
     def __iter__(self) -> Iterator[FlashQuery]:
         return iter(tuple(self._queries.values()))
 
-    def __contains__(self, query_id: int) -> bool:
-        return query_id in self._queries
+    def __contains__(self, query: FlashQuery) -> bool:
+        """Whether it is registered, and as it is here."""
+        return self._queries.get(query.id) is query
 
     def add(
         self,
@@ -67,6 +90,7 @@ class Registry:
         tree: ChoiceTree | None = None,
         schema: Mapping[str, Any] | None = None,
         notify: Webhook | None = None,
+        **options: Unpack[Options],
     ) -> FlashQuery:
         """Register a question.
 
@@ -85,9 +109,13 @@ class Registry:
                 code="flash_query_limit",
             )
         self._last += 1
-        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree, schema, notify)
-        self._queries[query.id] = self._by_text[text] = query
+        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree, schema, notify, **options)
+        self.put(query)
         return query
+
+    def put(self, query: FlashQuery) -> None:
+        """Replace the query of the same number and text."""
+        self._queries[query.id] = self._by_text[query.text] = query
 
     def get(self, query_id: int) -> FlashQuery:
         """The query of that number.

@@ -112,8 +112,8 @@ class Waves:
     async def _evaluate(self, session: Session, standing: Standing, query: FlashQuery, snapshot: Snapshot) -> None:
         started = time.monotonic()
         answer = await self._asking.answer(session, query, snapshot)
-        if query.id not in standing.registry:
-            return
+        if query not in standing.registry:
+            return  # removed meanwhile, or changed, and then due again
         standing.versions[query.id] = snapshot.version
         changed = standing.values.get(query.id) != answer.value
         standing.values[query.id] = answer.value

@@ -53,7 +53,7 @@ class RegistryMachine(RuleBasedStateMachine):
         for text in TEXTS:
             assert self.registry.match(text) == next((query for query in self.model if query.text == text), None)
         for query in self.model:
-            assert query.id in self.registry
+            assert query in self.registry
             assert self.registry.get(query.id) is query
 
 

@@ -73,7 +73,7 @@ async def _from_cache(request: web.Request, session: Session, text: str, started
 
 
 def _from_ready(request: web.Request, session: Session, body: GenerateBody) -> Generation | None:
-    found = request.app[CORE].flash.guess(session, body.fast_answer, body.gap_threshold)
+    found = request.app[CORE].flash.guess(session, body.prompt, body.fast_answer, body.gap_threshold)
     if found is None:
         return None
     text, ready = found

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from flashquery.answers import Answer
-from flashquery.queries import FlashQuery
-from flashquery.ready import GAP_THRESHOLD, Ready
+from flashquery.queries import Changes, FlashQuery
+from flashquery.ready import Ready
 from service.api.fields import INT64, SESSION_ID, Generated, NonEmpty, fits
 from service.api.sessions.notify import Notify, NotifyObject, Url
 from service.bodies import Strict
 from streams.session import Session
 
+FastAnswer = Annotated[tuple[Annotated[str, AfterValidator(lambda text: fits(text, 128))], ...], Field(max_length=64)]
+GapThreshold = Annotated[float, Field(ge=0)]
 
-class FlashCreate(Strict):
-    """A Flash Query to register."""
 
-    query: Annotated[NonEmpty, Field(description="The standing question.")]
+class FlashOptions(Strict):
+    """What can be changed of a Flash Query."""
+
     max_tokens: Annotated[
         int | None,
         Field(
@@ -27,6 +29,30 @@ class FlashCreate(Strict):
             description="Longest answer in tokens; clamped into 1 to 256. 32 if absent, 256 beside a schema.",
         ),
     ] = None
+    fast_answer: Annotated[
+        FastAnswer | None,
+        Field(
+            description="Ours: while the answer is not fresh, `generate` with this query's text answers one of these "
+            "from the ready position, if that is sure of it. At most 64, of at most 128 bytes each."
+        ),
+    ] = None
+    gap_threshold: Annotated[
+        GapThreshold | None, Field(description="Ours: how sure; least logit gap, in nats. 2.0 if absent.")
+    ] = None
+
+    @property
+    def options(self) -> Changes:
+        """Those that were given, as a query has them."""
+        options = Changes(
+            max_tokens=self.max_tokens, fast_answer=self.fast_answer or (), gap_threshold=self.gap_threshold
+        )
+        return cast(Changes, {name: value for name, value in options.items() if name in self.model_fields_set})
+
+
+class FlashCreate(FlashOptions):
+    """A Flash Query to register."""
+
+    query: Annotated[NonEmpty, Field(description="The standing question.")]
     choices: Annotated[
         list[str] | None,
         Field(
@@ -65,6 +91,16 @@ class FlashCreate(Strict):
         if choices is not None and len(set(choices)) != len(choices):
             raise ValueError("must all be different")
         return choices
+
+
+class FlashUpdate(FlashOptions):
+    """What to change of a Flash Query; null takes an option away."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> FlashUpdate:
+        if not self.model_fields_set:
+            raise ValueError(f"name at least one of {', '.join(FlashOptions.model_fields)}")
+        return self
 
 
 class SessionCreate(Strict):
@@ -111,19 +147,16 @@ class GenerateBody(Generated):
 
     prompt: Annotated[NonEmpty, Field(description="The question.")]
     fast_answer: Annotated[
-        tuple[str, ...],
+        FastAnswer | None,
         Field(
-            max_length=64,
             description="Candidates: one that the ready position is sure of is answered without the model, whatever "
-            "the prompt. At most 128 bytes each.",
+            "the prompt. At most 64, of at most 128 bytes each. If absent, those of the Flash Query of this text."
         ),
-    ] = ()
-    gap_threshold: Annotated[float, Field(ge=0, description="How sure: least logit gap, in nats.")] = GAP_THRESHOLD
-
-    @field_validator("fast_answer")
-    @classmethod
-    def _short(cls, candidates: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(fits(candidate, 128) for candidate in candidates)
+    ] = None
+    gap_threshold: Annotated[
+        GapThreshold | None,
+        Field(description="How sure; least logit gap, in nats. If absent, that Flash Query's, or 2.0."),
+    ] = None
 
 
 class PollQuery(Strict):
@@ -285,6 +318,8 @@ class FlashObject(BaseModel):
     choices: Annotated[list[str] | None, Field(description="Ours.")] = None
     schema_: Annotated[dict[str, Any] | None, Field(serialization_alias="schema", description="Ours.")] = None
     notify: Annotated[NotifyObject | None, Field(description="Ours.")] = None
+    fast_answer: Annotated[list[str] | None, Field(description="Ours.")] = None
+    gap_threshold: Annotated[float | None, Field(description="Ours: in nats.")] = None
     fresh: Annotated[bool, Field(description="The answer is of the session's present version.")]
     value: str | None = None
     data_version: int | None = None
@@ -309,6 +344,8 @@ class FlashObject(BaseModel):
             choices=None if query.choices is None else list(query.choices),
             schema_=None if query.schema is None else dict(query.schema),
             notify=NotifyObject.of(query),
+            fast_answer=list(query.fast_answer) or None,
+            gap_threshold=query.gap_threshold,
             fresh=answer is not None and answer.version == version,
         )
         if answer is None:

@@ -58,14 +58,6 @@ async def create(request: web.Request) -> web.Response:
     return _respond_session(request, session)
 
 
-def _register(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
-    core, webhook = request.app[CORE], None
-    if body.notify is not None:
-        notify = Notify.of(body.notify)
-        webhook = core.webhooks.accept(notify.url, notify.secret)
-    return core.flash.register(session, body.query, body.max_tokens, body.choices, body.schema_, webhook)
-
-
 async def list_sessions(request: web.Request) -> web.Response:
     core = request.app[CORE]
     sessions = [protocol.SessionObject.of(session, core.flash.ready(session)) for session in core.manager.sessions()]
@@ -119,6 +111,16 @@ async def warm(request: web.Request) -> web.Response:
     return respond(request, reply.model_dump())
 
 
+def _register(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
+    core, webhook = request.app[CORE], None
+    if body.notify is not None:
+        notify = Notify.of(body.notify)
+        webhook = core.webhooks.accept(notify.url, notify.secret)
+    return core.flash.register(
+        session, body.query, choices=body.choices, schema=body.schema_, notify=webhook, **body.options
+    )
+
+
 async def register(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
@@ -154,6 +156,18 @@ async def get_flash(request: web.Request) -> web.Response:
         return protocol.FlashObject.of(query, await flash.cache.get(session.id, query_id), session.version)
 
     return await poll(request, session, read)
+
+
+async def change_flash(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    body = await read_model(request, protocol.FlashUpdate)
+    before = flash.registry(session).get(query_id)
+    answer = await flash.cache.get(session.id, query_id)
+    query = flash.change(session, query_id, **body.options)
+    session.touch()
+    kept = answer if query.asked == before.asked else None
+    return respond(request, protocol.FlashObject.of(query, kept, session.version).model_dump(exclude_none=True))
 
 
 async def delete_flash(request: web.Request) -> web.Response:
@@ -291,6 +305,19 @@ OPERATIONS = (
         query=protocol.PollQuery,
         response=protocol.FlashObject,
         statuses={304: "Nothing changed.", 404: "Unknown session or query."},
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/sessions/{id}/flash/{fid}",
+        handler=change_flash,
+        tag="Flash Queries",
+        summary="Change a Flash Query",
+        description="Ours. Changes the fields that are given; null takes an option away. The question itself, "
+        "`choices` and `schema` stay: delete the query and register another. A change of `max_tokens` forgets the "
+        "answer.",
+        request=protocol.FlashUpdate,
+        response=protocol.FlashObject,
+        statuses={404: "Unknown session or query."},
     ),
     Operation(
         method="DELETE",

@@ -206,3 +206,78 @@ async def test_registering_warns_where_thinking_cannot_be_switched_off(
     assert "warning" not in await ok(client, "POST", path, {"query": "Hot?"})
     monkeypatch.setattr(engine.dialect, "switchable", False)
     assert "max_tokens" in (await ok(client, "POST", path, {"query": "Cold?"}))["warning"]
+
+
+# Changing
+
+
+async def test_a_change_keeps_what_it_does_not_name(client: apps.Client) -> None:
+    options = {"max_tokens": 8, "fast_answer": ["up", "down"], "gap_threshold": 3.5}
+    query = await ok(client, "POST", FLASH, {"query": "Trend?", **options})
+    assert query.items() >= options.items()
+    changed = await ok(client, "PATCH", f"{FLASH}/1", {"gap_threshold": 4})
+    assert changed == {**query, "gap_threshold": 4}
+    taken = await ok(client, "PATCH", f"{FLASH}/1", {"fast_answer": None, "gap_threshold": None, "max_tokens": None})
+    assert taken["max_tokens"] == 32
+    assert taken.keys().isdisjoint({"fast_answer", "gap_threshold"})
+    assert await ok(client, "GET", f"{FLASH}/1") == taken
+    assert (await ok(client, "PATCH", f"{FLASH}/1", {"max_tokens": 1000}))["max_tokens"] == 256
+
+
+async def test_a_query_with_a_schema_falls_back_to_its_own_length(client: apps.Client) -> None:
+    await ok(client, "POST", FLASH, {"query": "Trend?", "schema": {"type": "boolean"}, "max_tokens": 9})
+    assert (await ok(client, "PATCH", f"{FLASH}/1", {"max_tokens": None}))["max_tokens"] == 256
+
+
+async def test_a_change_of_what_is_asked_is_answered_anew_and_no_other(client: apps.Client, engine: FastEngine) -> None:
+    await ok(client, "POST", FLASH, {"query": "Hot?"})
+    await push(client)
+    (before,) = await answered(client, "s")
+    engine.calls.clear()
+    assert (await ok(client, "PATCH", f"{FLASH}/1", {"gap_threshold": 1}))["value"] == before["value"]
+    changed = await ok(client, "PATCH", f"{FLASH}/1", {"max_tokens": 1})
+    assert (changed["fresh"], "value" in changed) == (False, False)
+    (after,) = await answered(client, "s")
+    assert (len(after["value"]), after["data_version"]) == (1, 1)
+    assert sum(call.priority == Priority.FLASH for call in engine.calls) == 1
+
+
+async def test_a_query_changed_while_it_is_evaluated_is_evaluated_again(
+    client: apps.Client, engine: FastEngine
+) -> None:
+    engine.generate_gate.clear()
+    await ok(client, "POST", FLASH, {"query": "Hot?"})
+    await push(client)
+    await until(lambda: engine.running)
+    await ok(client, "PATCH", f"{FLASH}/1", {"max_tokens": 1})
+    engine.generate_gate.set()
+    (answer,) = await answered(client, "s")
+    assert len(answer["value"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "body"),
+        ({"query": "Cold?"}, "query"),
+        ({"choices": ["a", "b"]}, "choices"),
+        ({"schema": {}}, "schema"),
+        ({"fast_answer": "up"}, "fast_answer"),
+        ({"fast_answer": ["x" * 129]}, "fast_answer.0"),
+        ({"gap_threshold": -1}, "gap_threshold"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+    ],
+)
+async def test_bad_changes_are_refused_and_change_nothing(
+    client: apps.Client, body: dict[str, Any], param: str
+) -> None:
+    query = await ok(client, "POST", FLASH, {"query": "Hot?"})
+    status, reply = await call(client, "PATCH", f"{FLASH}/1", body)
+    assert (status, reply["error"]["param"]) == (400, param)
+    assert await ok(client, "GET", f"{FLASH}/1") == query
+
+
+async def test_what_does_not_exist_cannot_be_changed(client: apps.Client) -> None:
+    for path, code in ((f"{FLASH}/1", "flash_query_not_found"), ("/v1/sessions/no/flash/1", "session_not_found")):
+        status, reply = await call(client, "PATCH", path, {"max_tokens": 1})
+        assert (status, reply["error"]["code"]) == (404, code)

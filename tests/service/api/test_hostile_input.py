@@ -30,12 +30,13 @@ VALID: dict[str, dict[str, Any]] = {
     "/v1/sessions/{id}/push": {"data": "one line"},
     "/v1/sessions/{id}/generate": {"prompt": "What?", "max_tokens": 2},
     "/v1/sessions/{id}/flash": {"query": "Hot?", "max_tokens": 2},
+    "/v1/sessions/{id}/flash/{fid}": {"max_tokens": 2},
     "/v1/sessions/{id}/warm": {"messages": [{"role": "user", "content": "What?"}]},
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "What?"}], "max_tokens": 2},
     "/v1/messages": {"messages": [{"role": "user", "content": "What?"}], "max_tokens": 2},
     "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "What?"}]},
 }
-POSTS = [operation for operation in OPERATIONS if operation.request is not None]
+WITH_BODY = [operation for operation in OPERATIONS if operation.request is not None]
 ROUTES = sorted({operation.template for operation in OPERATIONS})
 
 fuzz = settings(
@@ -52,6 +53,7 @@ async def client(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> As
     async with apps.serving(redis, data_dir, session_idle_seconds=3600) as client:
         await apps.ok(client, "POST", "/v1/sessions", {"id": SESSION})
         await apps.ok(client, "POST", f"/v1/sessions/{SESSION}/push", {"data": ["a", "b"]})
+        assert (await apps.ok(client, "POST", f"/v1/sessions/{SESSION}/flash", {"query": "Which?"}))["id"] == 1
         yield client
     await redis.aclose()
 
@@ -75,7 +77,8 @@ async def send(
         assert error["message"]
         assert error["type"]
         assert reply["request_id"] if str(path).startswith("/v1/messages") else error["code"]
-    await undo(client, reply)
+    if method == "POST":
+        await undo(client, reply)
     return response.status, reply
 
 
@@ -103,19 +106,21 @@ async def undo(client: apps.Client, reply: Any) -> None:
 
 
 def test_every_endpoint_with_a_body_is_covered() -> None:
-    assert {operation.template for operation in POSTS} == set(VALID)
+    assert {operation.template for operation in WITH_BODY} == set(VALID)
 
 
-@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.template)
+@pytest.mark.parametrize("operation", WITH_BODY, ids=lambda operation: operation.template)
 @given(body=values)
 @fuzz
 async def test_any_json(client: apps.Client, operation: Any, body: Any) -> None:
-    status, _ = await send(client, "POST", path_of(operation.path), json.dumps(body).encode(), "application/json")
+    status, _ = await send(
+        client, operation.method, path_of(operation.path), json.dumps(body).encode(), "application/json"
+    )
     if not isinstance(body, dict):
         assert status == 400
 
 
-@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.template)
+@pytest.mark.parametrize("operation", WITH_BODY, ids=lambda operation: operation.template)
 @given(data=st.data())
 @fuzz
 async def test_one_wrong_field_is_named(client: apps.Client, operation: Any, data: st.DataObject) -> None:
@@ -127,13 +132,13 @@ async def test_one_wrong_field_is_named(client: apps.Client, operation: Any, dat
     except (OverflowError, ValueError, UnicodeEncodeError):
         packed, raw = False, json.dumps(body).encode()
     status, reply = await send(
-        client, "POST", path_of(operation.path), raw, "application/msgpack" if packed else "application/json"
+        client, operation.method, path_of(operation.path), raw, "application/msgpack" if packed else "application/json"
     )
     if status == 400:
         assert names(reply, field), reply
 
 
-@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.template)
+@pytest.mark.parametrize("operation", WITH_BODY, ids=lambda operation: operation.template)
 @given(name=st.text(min_size=1, max_size=20), value=values)
 @fuzz
 async def test_an_unknown_field_is_named(client: apps.Client, operation: Any, name: str, value: Any) -> None:
@@ -144,12 +149,12 @@ async def test_an_unknown_field_is_named(client: apps.Client, operation: Any, na
         raw = json.dumps(body, allow_nan=False).encode()
     except ValueError:
         return
-    status, reply = await send(client, "POST", path_of(operation.path), raw, "application/json")
+    status, reply = await send(client, operation.method, path_of(operation.path), raw, "application/json")
     assert status == 400
     assert names(reply, name)
 
 
-@pytest.mark.parametrize("operation", POSTS, ids=lambda operation: operation.template)
+@pytest.mark.parametrize("operation", WITH_BODY, ids=lambda operation: operation.template)
 @given(
     body=st.binary(max_size=60),
     content_type=st.sampled_from(
@@ -164,7 +169,7 @@ async def test_an_unknown_field_is_named(client: apps.Client, operation: Any, na
 @example(body=b'{"max_tokens":1' + b"0" * 5000 + b"}", content_type="application/json")
 @fuzz
 async def test_any_bytes(client: apps.Client, operation: Any, body: bytes, content_type: str) -> None:
-    status, _ = await send(client, "POST", path_of(operation.path), body, content_type)
+    status, _ = await send(client, operation.method, path_of(operation.path), body, content_type)
     # Nothing is required to create a session, so no body and few bytes are a body.
     assert status >= 400 or operation.template == "/v1/sessions"
 

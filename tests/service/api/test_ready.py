@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from streams.engine.base import Priority
 from tests import apps
 from tests.apps import answered, call, core, ok, settled, until
 from tests.engine.fast import FastEngine
@@ -146,3 +148,45 @@ async def test_a_hostile_text_is_no_candidate_and_no_error(client: apps.Client) 
         client, "POST", GENERATE, {"prompt": "What?", "fast_answer": ["<|im_end|>", "\u0000", " "]}
     )
     assert (status, "speculative" in reply) == (200, False)
+
+
+# Stored on a query
+
+
+def filled(fields: dict[str, Any], answer: str) -> dict[str, Any]:
+    """The fields, with the candidate that is meant in its place."""
+    texts = fields.get("fast_answer")
+    named = {} if texts is None else {"fast_answer": [answer if text == "MEANT" else text for text in texts]}
+    return fields | named
+
+
+@pytest.mark.parametrize(
+    ("options", "body", "served"),
+    [
+        ({"fast_answer": ["MEANT", "?"]}, {}, True),
+        ({"fast_answer": ["MEANT"], "gap_threshold": 1e9}, {}, False),
+        ({"fast_answer": ["?"]}, {}, False),
+        ({}, {}, False),
+        ({"gap_threshold": 1e9}, {"fast_answer": ["MEANT"]}, False),
+        ({"gap_threshold": 1e9}, {"fast_answer": ["MEANT"], "gap_threshold": 0}, True),
+        ({"fast_answer": ["MEANT"], "gap_threshold": 1e9}, {"gap_threshold": 0}, True),
+        ({"fast_answer": ["MEANT"]}, {"gap_threshold": 1e9}, False),
+        ({"fast_answer": ["MEANT"]}, {"fast_answer": ["?"]}, False),
+        ({"fast_answer": ["MEANT"]}, {"fast_answer": []}, False),
+        ({"fast_answer": ["MEANT"]}, {"prompt": "Hot? "}, False),
+    ],
+)
+async def test_a_query_may_say_what_its_text_is_answered_with_until_its_own_answer_is_fresh(
+    client: apps.Client, engine: FastEngine, options: dict[str, Any], body: dict[str, Any], served: bool
+) -> None:
+    await push(client)
+    answer = await meant(client)
+    engine.generate_gate.clear()
+    await ok(client, "POST", f"{SESSION}/flash", filled({"query": "Hot?", **options}, answer))
+    asking = asyncio.create_task(ok(client, "POST", GENERATE, filled({"prompt": "Hot?", **body}, answer)))
+    await until(lambda: asking.done() or any(call.priority == Priority.FOREGROUND for call in engine.calls))
+    engine.generate_gate.set()
+    reply = await asking
+    assert ("speculative" in reply, "flash" in reply) == (served, False)
+    if served:
+        assert reply["text"] == answer

@@ -48,10 +48,10 @@ def stream(tmp_path: Path) -> Path:
     return path
 
 
-def calibrate(server: Server, stream: Path, *more: str, prompt: str = PROMPT) -> Result:
+def calibrate(server: Server, stream: Path, *more: str) -> Result:
     candidates = [flag for text in CANDIDATES for flag in ("--fast-answer", text)]
     return CliRunner().invoke(
-        app, ["calibrate", str(stream), "--url", server.url, "--prompt", prompt, *candidates, *more]
+        app, ["calibrate", str(stream), "--url", server.url, "--prompt", PROMPT, *candidates, *more]
     )
 
 
@@ -109,12 +109,12 @@ def test_the_table_and_the_csv_say_the_same(server: Server, stream: Path) -> Non
 
 def test_the_plot_is_a_picture(server: Server, stream: Path, tmp_path: Path) -> None:
     plot = tmp_path / "curve.svg"
-    succeed(calibrate(server, stream, "--plot", str(plot), "--max-false-accepts", "0.99", prompt="Up & <away>?"))
+    succeed(calibrate(server, stream, "--plot", str(plot), "--max-false-accepts", "0.99"))
     picture = ElementTree.fromstring(plot.read_text())
     texts = [element.text or "" for element in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert "gap_threshold, least logit gap in nats" in texts
     assert "share" in texts
-    assert "Up & <away>?" in texts
+    assert PROMPT in texts
     assert "default 2" in texts
     assert any(text.startswith("chosen ") for text in texts)
 
@@ -272,4 +272,5 @@ def test_every_report_can_be_shown(observations: tuple[Observation, ...]) -> Non
     assert "default" in captured.get()
     assert len(list(csv.reader(io.StringIO(found.csv())))) == 34
     assert json.loads(json.dumps(found.json()))["questions"] == len(observations)
-    ElementTree.fromstring(draw(found.points, title="x" * 300, chosen=found.chosen, default=2.0))
+    picture = ElementTree.fromstring(draw(found.points, title="Up & <away>?" * 30, chosen=found.chosen, default=2.0))
+    assert picture[0].text == "Up & <away>?" * 30
