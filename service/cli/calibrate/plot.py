@@ -12,6 +12,7 @@ from service.cli.calibrate.curve import Point
 
 _WIDTH, _HEIGHT = 760, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 740, 84, 400
+_TITLE = 100
 # Told apart without colours too: one line is dashed. Both hues are of a palette for colour-blind readers.
 _COVERAGE, _FALSE = "#0072b2", "#d55e00"
 
@@ -25,6 +26,7 @@ def draw(points: Sequence[Point], *, title: str, chosen: Point | None, default: 
         chosen: the threshold to mark, if one was chosen.
         default: the threshold to compare it with.
     """
+    title = _line_of(title)
     first, last = points[0].threshold, points[-1].threshold
 
     def x(threshold: float) -> float:
@@ -39,7 +41,7 @@ def draw(points: Sequence[Point], *, title: str, chosen: Point | None, default: 
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
         f'<text x="{_LEFT}" y="26" font-size="16" font-weight="bold">Fast answers by threshold</text>',
-        f'<text x="{_LEFT}" y="46" fill="#555">{escape(_short(title))}</text>',
+        f'<text x="{_LEFT}" y="46" fill="#555">{escape(title if len(title) <= _TITLE else title[: _TITLE - 1] + "…")}</text>',
         *_axes(first, last, x, y),
         *_band(points, x, y),
         _marker(x(default), f"default {default:g}", "#777", _TOP + 14),
@@ -107,6 +109,6 @@ def _pairs(pairs: Iterable[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in pairs)
 
 
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 100 else line[:99] + "…"
+def _line_of(text: str) -> str:
+    """A text as one line, without what XML cannot hold."""
+    return "".join(character for character in " ".join(text.split()) if character.isprintable())

@@ -64,13 +64,13 @@ class Report:
     def table(self) -> RenderableType:
         """For a terminal."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(self.prompt), title_justify="left")
-        for name in ("threshold", "coverage", "", "false accepts", "", "95 % interval"):
+        for name in ("threshold", "coverage", "fast", "false accepts", "wrong", "95 % interval"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
         kept = [GAP_THRESHOLD] if self.chosen is None else [GAP_THRESHOLD, self.chosen.threshold]
         for point in turns(self.points, kept):
             low, high = map(_percent, point.false_accepts.interval)
-            marks = ["default"] * (point.threshold == GAP_THRESHOLD) + ["chosen"] * (point is self.chosen)
+            default = "default" if point.threshold == GAP_THRESHOLD else ""
             table.add_row(
                 f"{point.threshold:.2f}",
                 _percent(point.coverage.value),
@@ -78,7 +78,7 @@ class Report:
                 _percent(point.false_accepts.value),
                 str(point.false_accepts.count),
                 f"{low} – {high}" if point.false_accepts.total else "",
-                ", ".join(marks),
+                "chosen" if point is self.chosen else default,
                 style="bold" if point is self.chosen else None,
             )
         return Group(table, f"{self.points[0].coverage.total} questions. {self.verdict}")

@@ -272,5 +272,7 @@ def test_every_report_can_be_shown(observations: tuple[Observation, ...]) -> Non
     assert "default" in captured.get()
     assert len(list(csv.reader(io.StringIO(found.csv())))) == 34
     assert json.loads(json.dumps(found.json()))["questions"] == len(observations)
-    picture = ElementTree.fromstring(draw(found.points, title="Up & <away>?" * 30, chosen=found.chosen, default=2.0))
-    assert picture[0].text == "Up & <away>?" * 30
+    picture = ElementTree.fromstring(
+        draw(found.points, title="Up & <away>?\0\n" * 30, chosen=found.chosen, default=2.0)
+    )
+    assert picture[0].text == " ".join(["Up & <away>?"] * 30)
