@@ -27,6 +27,7 @@ def draw(points: Sequence[Point], *, title: str, chosen: Point | None, default: 
         default: the threshold to compare it with.
     """
     title = _line_of(title)
+    shown = title if len(title) <= _TITLE else title[: _TITLE - 1] + "…"
     first, last = points[0].threshold, points[-1].threshold
 
     def x(threshold: float) -> float:
@@ -41,7 +42,7 @@ def draw(points: Sequence[Point], *, title: str, chosen: Point | None, default: 
         f"<title>{escape(title)}</title>",
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
         f'<text x="{_LEFT}" y="26" font-size="16" font-weight="bold">Fast answers by threshold</text>',
-        f'<text x="{_LEFT}" y="46" fill="#555">{escape(title if len(title) <= _TITLE else title[: _TITLE - 1] + "…")}</text>',
+        f'<text x="{_LEFT}" y="46" fill="#555">{escape(shown)}</text>',
         *_axes(first, last, x, y),
         *_band(points, x, y),
         _marker(x(default), f"default {default:g}", "#777", _TOP + 14),

@@ -63,7 +63,9 @@ class Report:
 
     def table(self) -> RenderableType:
         """For a terminal."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(self.prompt), title_justify="left")
+        table = Table(
+            box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=escape(self.prompt), title_justify="left"
+        )
         for name in ("threshold", "coverage", "fast", "false accepts", "wrong", "95 % interval"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("", no_wrap=True)
