@@ -17,6 +17,7 @@ from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.confidence import ChoiceTree
 from flashquery.events import Event, Hub
+from flashquery.notify import Notifier, Webhook
 from flashquery.outbox import Outbox
 from flashquery.queries import Changes, FlashQuery, Options, Registry
 from flashquery.ready import GAP_THRESHOLD, Ready, first_tokens
@@ -43,6 +44,7 @@ class FlashQueries:
         concurrency: evaluation requests in the engine at once, all sessions together.
         backlog: events that may wait for one subscriber.
         evaluated: called after each evaluation.
+        notifier: tells webhooks of changed answers; None where queries have none.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class FlashQueries:
         concurrency: int = 16,
         backlog: int = 1024,
         evaluated: Callable[[Evaluated], None] = lambda _: None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.cache = AnswerCache(redis)
         self.hub = Hub(redis, backlog)
@@ -61,7 +64,8 @@ class FlashQueries:
         self._manager = manager
         self._questions = manager.questions
         self._max_queries = max_queries
-        self._waves = Waves(Asking(manager.questions, concurrency), self.outbox, evaluated)
+        self._notifier = notifier
+        self._waves = Waves(Asking(manager.questions, concurrency), self.outbox, evaluated, notifier)
         self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
         self._standing: dict[str, Standing] = {}
         self._parts = AsyncExitStack()
@@ -90,6 +94,7 @@ class FlashQueries:
         max_tokens: int | None = None,
         choices: Sequence[str] | None = None,
         schema: Mapping[str, Any] | None = None,
+        notify: Webhook | None = None,
         **options: Unpack[Options],
     ) -> FlashQuery:
         """Register a standing question; it is evaluated at once if the stream has data.
@@ -99,6 +104,7 @@ class FlashQueries:
             max_tokens: longest answer, clamped into 1 to 256; None for 32, or 256 where there is a schema.
             choices: the answer is one of these, at least two.
             schema: JSON schema that the answer obeys.
+            notify: who is told when the answer changes.
             options: see :class:`~flashquery.queries.FlashQuery`.
 
         Raises:
@@ -131,8 +137,11 @@ class FlashQueries:
             None if choices is None else tuple(choices),
             tree,
             schema,
+            notify=notify,
             **options,
         )
+        if self._notifier is not None and notify is not None:
+            self._notifier.watch(session.id, query.id, notify)
         self._start(session, standing)
         self._announce(session)
         return query
@@ -173,6 +182,8 @@ class FlashQueries:
         standing.registry.remove(query_id)
         standing.versions.pop(query_id, None)
         standing.values.pop(query_id, None)
+        if self._notifier is not None:
+            self._notifier.forget(session.id, query_id)
         self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
         self._announce(session)
         return len(standing.registry)
@@ -276,6 +287,8 @@ class FlashQueries:
         if standing is not None and standing.task is not None:
             standing.task.cancel()
             await asyncio.gather(standing.task, return_exceptions=True)
+        if self._notifier is not None:
+            self._notifier.forget(session.id)
 
         def forget(pipe: Pipeline) -> None:
             self.cache.clear(pipe, session.id)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
 from flashquery.confidence import ChoiceTree
+from flashquery.notify import Webhook
 from streams.errors import Conflict, NotFound
 
 
@@ -35,6 +36,7 @@ class FlashQuery:
         choices: the allowed answers, None for free text.
         tree: the choices' tokens.
         schema: JSON schema that the answer obeys, None for free text.
+        notify: who is told when the answer changes.
         fast_answer: candidates for an answer from the ready position, while there is no fresh one.
         gap_threshold: least logit gap for that, in nats; None for the default.
     """
@@ -46,6 +48,7 @@ class FlashQuery:
     choices: tuple[str, ...] | None = None
     tree: ChoiceTree | None = None
     schema: Mapping[str, Any] | None = None
+    notify: Webhook | None = None
     fast_answer: tuple[str, ...] = ()
     gap_threshold: float | None = None
 
@@ -86,6 +89,7 @@ class Registry:
         choices: tuple[str, ...] | None = None,
         tree: ChoiceTree | None = None,
         schema: Mapping[str, Any] | None = None,
+        notify: Webhook | None = None,
         **options: Unpack[Options],
     ) -> FlashQuery:
         """Register a question.
@@ -105,7 +109,7 @@ class Registry:
                 code="flash_query_limit",
             )
         self._last += 1
-        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree, schema, **options)
+        query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree, schema, notify, **options)
         self.put(query)
         return query
 

@@ -17,6 +17,7 @@ from redis.asyncio.client import Pipeline
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.events import Event
+from flashquery.notify import Notifier
 from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
 from flashquery.ready import Ready
@@ -67,12 +68,16 @@ class Waves:
         asking: puts queries to the model.
         outbox: where answers and their events go.
         evaluated: called after each evaluation.
+        notifier: told of every answer.
     """
 
-    def __init__(self, asking: Asking, outbox: Outbox, evaluated: Callable[[Evaluated], None]) -> None:
+    def __init__(
+        self, asking: Asking, outbox: Outbox, evaluated: Callable[[Evaluated], None], notifier: Notifier | None
+    ) -> None:
         self._asking = asking
         self._outbox = outbox
         self._evaluated = evaluated
+        self._notifier = notifier
 
     async def run(self, session: Session, standing: Standing) -> None:
         """Evaluate a session's queries for as long as it lives."""
@@ -119,7 +124,10 @@ class Waves:
         standing.ready = await self._asking.ready(session, snapshot)
 
     def _publish(self, session: Session, query: FlashQuery, answer: Answer, changed: bool) -> None:
-        event = Event("flash_ready", {**flash_ready(query, answer), "changed": changed})
+        ready = flash_ready(query, answer)
+        event = Event("flash_ready", {**ready, "changed": changed})
+        if self._notifier is not None:
+            self._notifier.answered(session.id, query.id, ready)
 
         def store(pipe: Pipeline) -> None:
             AnswerCache.save(pipe, session.id, query.id, answer)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from flashquery.evaluator import FlashQueries
 from flashquery.waves import Evaluated
 from service.metrics import Metrics
+from service.notify import Webhooks
 from service.settings import Settings
 from streams.engine.supervisor import Supervisor
 from streams.errors import AskaheadError, EngineUnavailable
@@ -32,6 +33,9 @@ class Core:
         redis: where answers live.
         metrics: told what happens.
         failed: called when they cannot be brought up: the engine cannot be loaded, or Redis does not answer.
+
+    Attributes:
+        webhooks: who is told of changed answers.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Core:
         self._redis = redis
         self._metrics = metrics
         self._failed = failed
+        self.webhooks = Webhooks(metrics.counters, private=settings.notify_private, limit=settings.max_webhooks)
         self._parts: tuple[Manager, FlashQueries] | None = None
         self._stack = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
@@ -106,9 +111,11 @@ class Core:
                 ),
             )
             manager = await self._stack.enter_async_context(Manager(engine, limits))
+            await self._stack.enter_async_context(self.webhooks)
             flash = FlashQueries(
                 manager,
                 self._redis,
+                notifier=self.webhooks,
                 max_queries=settings.max_flash_queries,
                 concurrency=settings.flash_concurrency,
                 backlog=settings.subscriber_backlog,

@@ -64,6 +64,8 @@ class Counters:
     tool_calls_forced_tokens: int = _count("Tool call tokens forced by the grammar.")
     session_call_turns_exact: int = _count("Session turns with tool calls that matched what the session held.")
     session_call_turns_diverged: int = _count("Session turns with tool calls that did not match.")
+    notifications_delivered: int = _count("Changed answers told to webhooks.")
+    notifications_failed: int = _count("Changed answers given up, since their webhook did not take them.")
 
 
 GAUGES = {

@@ -229,6 +229,19 @@ class Settings(BaseSettings):
         ge=1,
         le=1024,
     )
+    max_webhooks: int = _setting(
+        "Questions",
+        1024,
+        "Most Flash Queries with a webhook over all sessions; each may keep one message waiting.",
+        ge=1,
+        le=65_536,
+    )
+    notify_private: bool = _setting(
+        "Questions",
+        False,
+        "true lets webhooks be at loopback, private and reserved addresses. Off by default: whoever may register a"
+        " query could reach what only this machine can.",
+    )
     wait_seconds_max: float = _setting(
         "Questions",
         60.0,

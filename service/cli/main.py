@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from service.cli.calibrate import calibrate
 from service.cli.demo import demo
 from service.logs import setup_logging
 from service.settings import ENV_PREFIX, Settings
@@ -46,7 +47,7 @@ def _metavar(field: FieldInfo) -> str:
     if choices:
         return "|".join(choices)
     kinds = [kind for kind in get_args(annotation) if kind is not type(None)] or [annotation]
-    return {int: "INTEGER", float: "NUMBER"}.get(kinds[0], "TEXT")
+    return {bool: "true|false", int: "INTEGER", float: "NUMBER"}.get(kinds[0], "TEXT")
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
@@ -127,3 +128,4 @@ def serve(settings: Settings) -> None:
 
 
 app.command()(demo)
+app.command()(calibrate)

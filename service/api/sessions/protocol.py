@@ -10,6 +10,7 @@ from flashquery.answers import Answer
 from flashquery.queries import Changes, FlashQuery
 from flashquery.ready import Ready
 from service.api.fields import INT64, NAME, SESSION_ID, Generated, NonEmpty, fits
+from service.api.sessions.notify import Notify, NotifyObject, Url
 from service.bodies import Strict
 from streams.session import Session
 
@@ -68,6 +69,11 @@ class FlashCreate(FlashOptions):
             alias="schema",
             description="Ours: the answer is JSON of this schema; one that does not fit `max_tokens` is no answer.",
         ),
+    ] = None
+
+    notify: Annotated[
+        Url | Notify | None,
+        Field(description="Ours: a webhook that is told when the answer changes; a URL, or an object."),
     ] = None
 
     @field_validator("schema_")
@@ -148,6 +154,9 @@ class SessionCreate(Strict):
     def _different(cls, flash: tuple[FlashCreate, ...]) -> tuple[FlashCreate, ...]:
         if len({query.query for query in flash}) != len(flash):
             raise ValueError("holds the same query twice")
+        for query in flash:
+            if query.notify is not None and Notify.of(query.notify).secret is None:
+                raise ValueError("a webhook needs a `secret` here; one made by the server could not be told")
         return flash
 
 
@@ -381,6 +390,7 @@ class FlashObject(BaseModel):
     tokens: Annotated[int, Field(description="Length of the query in tokens.")]
     choices: Annotated[list[str] | None, Field(description="Ours.")] = None
     schema_: Annotated[dict[str, Any] | None, Field(serialization_alias="schema", description="Ours.")] = None
+    notify: Annotated[NotifyObject | None, Field(description="Ours.")] = None
     fast_answer: Annotated[list[str] | None, Field(description="Ours.")] = None
     gap_threshold: Annotated[float | None, Field(description="Ours: in nats.")] = None
     fresh: Annotated[bool, Field(description="The answer is of the session's present version.")]
@@ -406,6 +416,7 @@ class FlashObject(BaseModel):
             tokens=len(query.tokens),
             choices=None if query.choices is None else list(query.choices),
             schema_=None if query.schema is None else dict(query.schema),
+            notify=NotifyObject.of(query),
             fast_answer=list(query.fast_answer) or None,
             gap_threshold=query.gap_threshold,
             fresh=answer is not None and answer.version == version,

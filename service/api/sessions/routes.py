@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from flashquery.evaluator import FlashQueries
 from flashquery.queries import FlashQuery
 from service.api.chat.protocol import ChatBody
 from service.api.requests import find_session
 from service.api.sessions import protocol
 from service.api.sessions.generate import generate
+from service.api.sessions.notify import Notify, NotifyObject
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
 from service.delivery.feed import Feed
@@ -23,7 +23,7 @@ from service.delivery.websocket import serve_socket
 from service.keys import METRICS, SETTINGS
 from service.openapi import Operation
 from streams.entries import BUILTIN, EntryType, defined
-from streams.errors import InvalidInput
+from streams.errors import Conflict, InvalidInput
 from streams.session import Session
 from streams.window import Window
 
@@ -47,10 +47,10 @@ def _respond_session(request: web.Request, session: Session) -> web.Response:
 
 async def create(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.SessionCreate, allow_empty=True)
-    core, settings = request.app[CORE], request.app[SETTINGS]
+    settings = request.app[SETTINGS]
     if len(body.flash) > settings.max_flash_queries:
         raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
-    manager, flash = core.manager, core.flash
+    manager = request.app[CORE].manager
     session = manager.create(
         body.id,
         body.system,
@@ -60,8 +60,8 @@ async def create(request: web.Request) -> web.Response:
     )
     try:
         for query in body.flash:
-            _register(flash, session, query)
-    except InvalidInput:
+            _register(request, session, query)
+    except (InvalidInput, Conflict):
         await manager.delete(session.id)
         raise
     return _respond_session(request, session)
@@ -135,17 +135,24 @@ async def warm(request: web.Request) -> web.Response:
     return respond(request, reply.model_dump())
 
 
-def _register(flash: FlashQueries, session: Session, body: protocol.FlashCreate) -> FlashQuery:
-    return flash.register(session, body.query, choices=body.choices, schema=body.schema_, **body.options)
+def _register(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
+    core, webhook = request.app[CORE], None
+    if body.notify is not None:
+        notify = Notify.of(body.notify)
+        webhook = core.webhooks.accept(notify.url, notify.secret)
+    return core.flash.register(
+        session, body.query, choices=body.choices, schema=body.schema_, notify=webhook, **body.options
+    )
 
 
 async def register(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
-    flash = request.app[CORE].flash
-    query = _register(flash, session, body)
+    query = _register(request, session, body)
     session.touch()
-    found = protocol.FlashObject.of(query, None, session.version).model_copy(update={"warning": flash.warning})
+    found = protocol.FlashObject.of(query, None, session.version)
+    found.warning = request.app[CORE].flash.warning
+    found.notify = NotifyObject.registered(query, body.notify)
     return respond(request, found.model_dump(exclude_none=True))
 
 
