@@ -25,6 +25,7 @@ class Answer:
         finish_reason: ``length`` if the query's ``max_tokens`` cut the text off.
         probabilities: of each choice, for queries with choices.
         mass: how much of the model's belief the choices cover, 0 to 1.
+        changed: whether the text is another than that of the query's answer before.
     """
 
     value: str
@@ -34,6 +35,7 @@ class Answer:
     finish_reason: FinishReason = "stop"
     probabilities: dict[str, float] | None = None
     mass: float | None = None
+    changed: bool = False
 
     def pack(self) -> bytes:
         """As msgpack, a map of the attributes that are set."""

@@ -18,6 +18,7 @@ from flashquery.asking import Asking
 from flashquery.conditions import Condition
 from flashquery.confidence import ChoiceTree
 from flashquery.events import Event, Hub
+from flashquery.history import History
 from flashquery.notify import Notifier, Webhook
 from flashquery.outbox import Outbox
 from flashquery.queries import Changes, FlashQuery, Options, Registry
@@ -46,6 +47,7 @@ class FlashQueries:
         max_queries: per session.
         concurrency: evaluation requests in the engine at once, all sessions together.
         backlog: events that may wait for one subscriber.
+        history: past answers kept per query.
         evaluated: called after each evaluation.
         notifier: tells webhooks of changed answers; None where queries have none.
     """
@@ -58,17 +60,19 @@ class FlashQueries:
         max_queries: int = 20,
         concurrency: int = 16,
         backlog: int = 1024,
+        history: int = 1000,
         evaluated: Callable[[Evaluated], None] = lambda _: None,
         notifier: Notifier | None = None,
     ) -> None:
         self.cache = AnswerCache(redis)
+        self.history = History(redis, history)
         self.hub = Hub(redis, backlog)
         self.outbox = Outbox(redis)
         self._manager = manager
         self._questions = manager.questions
         self._max_queries = max_queries
         self._notifier = notifier
-        self._waves = Waves(Asking(manager.questions, concurrency), self.outbox, evaluated, notifier)
+        self._waves = Waves(Asking(manager.questions, concurrency), self.outbox, self.history, evaluated, notifier)
         self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
         self._standing: dict[str, Standing] = {}
         self._parts = AsyncExitStack()
@@ -146,6 +150,10 @@ class FlashQueries:
         )
         if self._notifier is not None and notify is not None:
             self._notifier.watch(session.id, query.id, notify)
+        # As with answers: a server that was killed leaves it, and numbers are used again.
+        self.outbox.put(
+            session.id, ("left behind", query.id), lambda pipe: self.history.clear(pipe, session.id, [query.id])
+        )
         self._start(session, standing)
         self._announce(session)
         return query
@@ -190,6 +198,9 @@ class FlashQueries:
         standing.values.pop(query_id, None)
         if self._notifier is not None:
             self._notifier.forget(session.id, query_id)
+        self.outbox.put(
+            session.id, ("history", query_id), lambda pipe: self.history.clear(pipe, session.id, [query_id])
+        )
         self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
         self._announce(session)
         return len(standing.registry)
@@ -297,8 +308,11 @@ class FlashQueries:
         if self._notifier is not None:
             self._notifier.forget(session.id)
 
+        queries = [] if standing is None else [query.id for query in standing.registry]
+
         def forget(pipe: Pipeline) -> None:
             self.cache.clear(pipe, session.id)
+            self.history.clear(pipe, session.id, queries)
             Event("deleted", {}).publish(pipe, session.id)
 
         self.outbox.discard(session.id)

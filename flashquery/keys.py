@@ -20,6 +20,11 @@ def answers(session_id: str) -> str:
     return f"askahead:{{{session_id}}}:answers"
 
 
+def history(session_id: str, query_id: int) -> str:
+    """Sorted set: msgpack of each past :class:`~flashquery.answers.Answer` of a query, by data version."""
+    return f"askahead:{{{session_id}}}:history:{query_id}"
+
+
 def events(session_id: str) -> str:
     """Channel: msgpack of an :class:`~flashquery.events.Event`."""
     return f"askahead:{{{session_id}}}:events"

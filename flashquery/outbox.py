@@ -2,8 +2,8 @@
 
 Whoever has something to write puts it here and goes on. One task sends everything that is waiting as one pipeline, so
 a batch with twenty answers costs one round trip. A newer write with the same key replaces an older one that has not
-left yet: the outbox is bounded by the number of keys, and what matters, the latest state, is never lost while Redis is
-away.
+left yet, or the oldest of a few: the outbox is bounded by the number of keys, and what matters, the latest state, is
+never lost while Redis is away.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from itertools import chain
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -35,7 +36,7 @@ class Outbox:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: dict[Key, Write] = {}
+        self._waiting: dict[Key, list[Write]] = {}
         self._ready = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -52,9 +53,11 @@ class Outbox:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def put(self, session_id: str, what: Hashable, write: Write) -> None:
-        """Queue a write. An unsent one of the same session and ``what`` is replaced, keeping its place."""
-        self._waiting[session_id, what] = write
+    def put(self, session_id: str, what: Hashable, write: Write, keep: int = 1) -> None:
+        """Queue a write. The newest ``keep`` of the same session and ``what`` that are unsent stay, in their place."""
+        writes = self._waiting.setdefault((session_id, what), [])
+        writes.append(write)
+        del writes[:-keep]
         self._empty.clear()
         self._ready.set()
 
@@ -76,30 +79,33 @@ class Outbox:
         while True:
             await self._ready.wait()
             self._ready.clear()
-            sending = dict(self._waiting)
+            sending = {key: tuple(writes) for key, writes in self._waiting.items()}
             try:
                 await self._send(sending)
             except (RedisError, OSError, TimeoutError) as error:
                 if not self.failing:
-                    log.error("Redis is away, %d writes wait for it: %s", len(sending), error)
+                    log.error("Redis is away, %d writes wait for it: %s", sum(map(len, sending.values())), error)
                 self.failing = True
                 self._ready.set()
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             if self.failing:
-                log.info("Redis is back, %d waiting writes were sent", len(sending))
+                log.info("Redis is back, %d waiting writes were sent", sum(map(len, sending.values())))
             self.failing = False
-            for key, write in sending.items():
-                if self._waiting.get(key) is write:
-                    del self._waiting[key]
+            for key, sent in sending.items():
+                left = [write for write in self._waiting.get(key, ()) if not any(write is one for one in sent)]
+                if left:
+                    self._waiting[key] = left
+                else:
+                    self._waiting.pop(key, None)
             if not self._waiting:
                 self._empty.set()
 
-    async def _send(self, writes: dict[Key, Write]) -> None:
+    async def _send(self, writes: dict[Key, tuple[Write, ...]]) -> None:
         if not writes:
             return
         async with in_time(), self._redis.pipeline(transaction=False) as pipe:
-            for write in writes.values():
+            for write in chain.from_iterable(writes.values()):
                 write(pipe)
             results = await pipe.execute(raise_on_error=False)
         # Sending again what Redis refuses would repeat everything that went well with it.

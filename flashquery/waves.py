@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.conditions import Values
 from flashquery.events import Event
+from flashquery.history import UNSENT, History
 from flashquery.notify import Notifier
 from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
@@ -73,15 +74,22 @@ class Waves:
     Args:
         asking: puts queries to the model.
         outbox: where answers and their events go.
+        history: of answers.
         evaluated: called after each evaluation.
         notifier: told of every answer.
     """
 
     def __init__(
-        self, asking: Asking, outbox: Outbox, evaluated: Callable[[Evaluated], None], notifier: Notifier | None
+        self,
+        asking: Asking,
+        outbox: Outbox,
+        history: History,
+        evaluated: Callable[[Evaluated], None],
+        notifier: Notifier | None,
     ) -> None:
         self._asking = asking
         self._outbox = outbox
+        self._history = history
         self._evaluated = evaluated
         self._notifier = notifier
 
@@ -142,23 +150,27 @@ class Waves:
         standing.last[query.id] = Last(snapshot.version, now)
         changed = standing.values.get(query.id) != answer.value
         standing.values[query.id] = answer.value
-        self._publish(session, query, answer, changed)
+        self._publish(session, query, replace(answer, changed=changed))
         taken = asyncio.get_running_loop().time() - now
         self._evaluated(Evaluated(taken, session.version - snapshot.version))
 
     async def _decide(self, session: Session, standing: Standing, snapshot: Snapshot) -> None:
         standing.ready = await self._asking.ready(session, snapshot)
 
-    def _publish(self, session: Session, query: FlashQuery, answer: Answer, changed: bool) -> None:
+    def _publish(self, session: Session, query: FlashQuery, answer: Answer) -> None:
         ready = flash_ready(query, answer)
-        event = Event("flash_ready", {**ready, "changed": changed})
+        event = Event("flash_ready", {**ready, "changed": answer.changed})
         if self._notifier is not None:
             self._notifier.answered(session.id, query.id, ready)
+
+        def remember(pipe: Pipeline) -> None:
+            self._history.save(pipe, session.id, query.id, answer)
 
         def store(pipe: Pipeline) -> None:
             AnswerCache.save(pipe, session.id, query.id, answer)
             event.publish(pipe, session.id)
 
+        self._outbox.put(session.id, ("history", query.id), remember, keep=UNSENT)
         self._outbox.put(session.id, query.id, store)
 
 

@@ -119,6 +119,7 @@ class Core:
                 max_queries=settings.max_flash_queries,
                 concurrency=settings.flash_concurrency,
                 backlog=settings.subscriber_backlog,
+                history=settings.flash_history,
                 evaluated=self._evaluated,
             )
             await self._stack.enter_async_context(flash)

@@ -242,6 +242,13 @@ class Settings(BaseSettings):
         "true lets webhooks be at loopback, private and reserved addresses. Off by default: whoever may register a"
         " query could reach what only this machine can.",
     )
+    flash_history: int = _setting(
+        "Questions",
+        1000,
+        "Past answers kept per Flash Query, so that a dashboard can draw them; the oldest go. 0 keeps none.",
+        ge=0,
+        le=100_000,
+    )
     wait_seconds_max: float = _setting(
         "Questions",
         60.0,

@@ -19,8 +19,10 @@ ANSWERS = st.builds(
     finish_reason=st.sampled_from(["stop", "length"]),
     probabilities=st.none() | st.dictionaries(st.text(), REALS),
     mass=st.none() | REALS,
+    changed=st.booleans(),
 )
 
+SESSION_KEYS = (keys.answers("s-1"), keys.events("s-1"), keys.history("s-1", 1))
 ANSWER = Answer("up", 3, 1.5, 1790000000.25)
 SCORED = Answer("up", 3, 1.5, 1790000000.25, "stop", {"up": 0.75, "down": 0.25}, 1.0)
 
@@ -67,7 +69,7 @@ async def test_answers_of_a_server_that_was_killed_are_collected_in_the_end(redi
 
 
 async def test_every_key_of_a_session_is_of_one_slot(redis: Redis) -> None:
-    slots = {await redis.cluster("KEYSLOT", key) for key in (keys.answers("s-1"), keys.events("s-1"))}
+    slots = {await redis.cluster("KEYSLOT", key) for key in SESSION_KEYS}
     assert len(slots) == 1
 
 

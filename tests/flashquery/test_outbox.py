@@ -40,6 +40,20 @@ async def test_a_newer_write_replaces_an_unsent_one_in_its_place(redis: Redis) -
         assert await logged(redis) == ["a2", "b1", "other session"]
 
 
+async def test_of_writes_that_are_kept_the_newest_few_arrive_in_order(redis: Redis) -> None:
+    async with Outbox(redis) as outbox:
+        for number in range(5):
+            outbox.put("s", "a", note(f"a{number}"), keep=3)
+            outbox.put("s", "b", note(f"b{number}"))
+        outbox.put("s", "c", note("c"), keep=3)
+        assert await outbox.flush(SECONDS)
+        assert await logged(redis) == ["a2", "a3", "a4", "b4", "c"]
+        outbox.put("s", "a", note("kept"), keep=3)
+        outbox.put("s", "a", note("alone"))
+        assert await outbox.flush(SECONDS)
+        assert await logged(redis) == ["a2", "a3", "a4", "b4", "c", "alone"]
+
+
 PUTS = st.tuples(st.just("put"), st.sampled_from("st"), st.integers(1, 3))
 DISCARDS = st.tuples(st.just("discard"), st.sampled_from("st"), st.just(0))
 
@@ -81,6 +95,19 @@ async def test_a_write_put_while_its_predecessor_is_being_sent_follows_it(redis:
         outbox.put("s", "a", first)
         assert await outbox.flush(SECONDS)
         assert await logged(redis) == ["first", "second"]
+
+
+async def test_writes_put_while_others_of_their_kind_are_being_sent_follow_them_once(redis: Redis) -> None:
+    async with Outbox(redis) as outbox:
+
+        def first(pipe: Pipeline) -> None:
+            pipe.rpush("log", "first")
+            outbox.put("s", "a", note("second"), keep=2)
+            outbox.put("s", "a", note("third"), keep=2)
+
+        outbox.put("s", "a", first, keep=2)
+        assert await outbox.flush(SECONDS)
+        assert await logged(redis) == ["first", "second", "third"]
 
 
 async def test_discarding_everything_leaves_nothing_to_wait_for(redis: Redis) -> None:

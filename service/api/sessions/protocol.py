@@ -483,6 +483,45 @@ class FlashList(BaseModel):
     data_version: int
 
 
+class HistoryQuery(Strict):
+    """Query string of a Flash Query's history."""
+
+    limit: Annotated[int, Field(ge=1, le=1000, description="Most answers to return.")] = 100
+    since: Annotated[int | None, Field(ge=0, lt=INT64, description="Only answers over later data versions.")] = None
+
+
+class PastAnswer(BaseModel):
+    """An answer that a Flash Query has given."""
+
+    value: str
+    data_version: int
+    confidence: float
+    evaluated_at: Annotated[float, Field(description="Unix seconds, with fractions.")]
+    probabilities: dict[str, float] | None = None
+    mass: float | None = None
+    changed: Annotated[bool, Field(description="The value is another than that of the answer before.")]
+
+    @classmethod
+    def of(cls, answer: Answer) -> PastAnswer:
+        return cls(
+            value=answer.value,
+            data_version=answer.version,
+            confidence=answer.confidence,
+            evaluated_at=answer.evaluated_at,
+            probabilities=answer.probabilities,
+            mass=answer.mass,
+            changed=answer.changed,
+        )
+
+
+class FlashHistory(BaseModel):
+    """Answers of a Flash Query, oldest first."""
+
+    object: Literal["list"] = "list"
+    data: list[PastAnswer]
+    has_more: Annotated[bool, Field(description="There are later ones: ask again with `since`.")]
+
+
 class FlashDeleted(BaseModel):
     """A deleted Flash Query."""
 

@@ -182,6 +182,17 @@ async def get_flash(request: web.Request) -> web.Response:
     return await poll(request, session, read)
 
 
+async def flash_history(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    query = query_model(request, protocol.HistoryQuery)
+    flash.registry(session).get(query_id)
+    session.touch()
+    answers, more = await flash.history.read(session.id, query_id, query.since, query.limit)
+    found = protocol.FlashHistory(data=list(map(protocol.PastAnswer.of, answers)), has_more=more)
+    return respond(request, found.model_dump(exclude_none=True))
+
+
 async def change_flash(request: web.Request) -> web.Response:
     session = session_of(request)
     flash, query_id = request.app[CORE].flash, _flash_id(request)
@@ -344,6 +355,17 @@ OPERATIONS = (
         query=protocol.PollQuery,
         response=protocol.FlashObject,
         statuses={304: "Nothing changed.", 404: "Unknown session or query."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/flash/{fid}/history",
+        handler=flash_history,
+        tag="Flash Queries",
+        summary="Past answers of a Flash Query",
+        description="Ours. Oldest first; go on with the last `data_version` as `since`.",
+        query=protocol.HistoryQuery,
+        response=protocol.FlashHistory,
+        statuses={404: "Unknown session or query."},
     ),
     Operation(
         method="PATCH",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from streams.engine.base import Priority
 from tests import apps
@@ -335,3 +337,48 @@ async def test_a_condition_that_is_wrong_is_told_where(client: apps.Client) -> N
     assert reply["error"]["message"].startswith(
         "when: at character 11: `&` is not expected there; a condition compares"
     )
+
+
+# History
+
+
+async def test_past_answers_are_listed_oldest_first_in_pages(client: apps.Client) -> None:
+    await ok(client, "POST", FLASH, {"query": "Trend?", "choices": ["up", "down"]})
+    assert await ok(client, "GET", f"{FLASH}/1/history") == {"object": "list", "data": [], "has_more": False}
+    for _ in range(5):
+        await push(client)
+        (newest,) = await answered(client, "s")
+    everything = (await ok(client, "GET", f"{FLASH}/1/history"))["data"]
+    assert [one["data_version"] for one in everything] == [1, 2, 3, 4, 5]
+    assert everything[0]["changed"] is True
+    last = everything[-1]
+    assert newest["evaluated_at"] == int(last.pop("evaluated_at"))
+    last.pop("changed")
+    assert last == {name: newest[name] for name in ("value", "data_version", "confidence", "probabilities", "mass")}
+    page = await ok(client, "GET", f"{FLASH}/1/history?limit=2&since=2")
+    assert ([one["data_version"] for one in page["data"]], page["has_more"]) == ([3, 4], True)
+    page = await ok(client, "GET", f"{FLASH}/1/history?limit=2&since=4")
+    assert ([one["data_version"] for one in page["data"]], page["has_more"]) == ([5], False)
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "limit=x", "since=-1", "since=1.5", f"since={2**63}", "until=1"]
+)
+async def test_pages_of_past_answers_are_bounded(client: apps.Client, query: str) -> None:
+    await ok(client, "POST", FLASH, {"query": "Trend?"})
+    status, reply = await call(client, "GET", f"{FLASH}/1/history?{query}")
+    assert (status, reply["error"]["param"]) == (400, query.partition("=")[0])
+
+
+async def test_a_query_that_does_not_exist_has_no_history(client: apps.Client) -> None:
+    status, reply = await call(client, "GET", f"{FLASH}/1/history")
+    assert (status, reply["error"]["code"]) == (404, "flash_query_not_found")
+
+
+async def test_the_history_s_length_is_a_setting(redis: Redis, tmp_path: Path) -> None:
+    async with apps.serving(redis, tmp_path, flash_history=0) as client:
+        await ok(client, "POST", "/v1/sessions", {"id": "s"})
+        await ok(client, "POST", FLASH, {"query": "Trend?"})
+        await push(client)
+        await answered(client, "s")
+        assert (await ok(client, "GET", f"{FLASH}/1/history"))["data"] == []

@@ -190,9 +190,11 @@ async def test_any_path(client: apps.Client, template: str, method: str, segment
 
 
 @given(
-    path=st.sampled_from([f"/v1/sessions/{SESSION}/flash", f"/v1/sessions/{SESSION}/flash/1"]),
+    path=st.sampled_from([f"/v1/sessions/{SESSION}/flash{rest}" for rest in ("", "/1", "/1/history")]),
     query=st.dictionaries(
-        st.sampled_from(["wait", "after", "x", ""]), st.text(max_size=12) | st.just("1e999"), max_size=3
+        st.sampled_from(["wait", "after", "limit", "since", "x", ""]),
+        st.text(max_size=12) | st.just("1e999"),
+        max_size=3,
     ),
     etag=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12),
 )
