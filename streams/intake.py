@@ -48,7 +48,10 @@ class Intake:
 
     def _entries(self, type: EntryType | None, items: Sequence[Item]) -> list[Entry]:
         now = time.time()
-        return [self._entry(type, item, f"data.{number}", now) for number, item in enumerate(items)]
+        several = len(items) > 1
+        return [
+            self._entry(type, item, f"data.{number}" if several else "data", now) for number, item in enumerate(items)
+        ]
 
     def _entry(self, type: EntryType | None, item: Item, param: str, now: float) -> Entry:
         record: object = None
