@@ -12,11 +12,11 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import measures, turns
+from bench import measures, turns, windows
 from bench.harness import serving
 from bench.measures import Row
 
-MEASURES = (*measures.MEASURES, *turns.MEASURES)
+MEASURES = (*measures.MEASURES, *turns.MEASURES, *windows.MEASURES)
 
 
 async def _measure(names: list[str]) -> list[Row]:

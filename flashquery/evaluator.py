@@ -254,12 +254,20 @@ class FlashQueries:
 
     # What the streams report
 
+    def created(self, session: Session) -> None:
+        """There is a new session: tell those who wait for some of its kind."""
+        self.outbox.put(session.id, "created", lambda pipe: Event("created", {}).publish(pipe, session.id))
+
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         """New data is resident: tell subscribers, then evaluate."""
         self._renewed(session)
 
     def turned(self, session: Session) -> None:
         """A turn was settled: the same."""
+        self._renewed(session)
+
+    def moved(self, session: Session, tokens: int) -> None:
+        """The window moved on: the same."""
         self._renewed(session)
 
     def _renewed(self, session: Session) -> None:

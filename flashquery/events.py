@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +20,9 @@ from streams.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["connected", "data_updated", "flash_ready", "queries_changed", "deleted", "push_ack", "pong", "error"]
+Kind = Literal[
+    "created", "connected", "data_updated", "flash_ready", "queries_changed", "deleted", "push_ack", "pong", "error"
+]
 Ended = Literal["closed", "deleted", "lagging", "resync", "shutdown"]
 
 _START_SECONDS = 10.0
@@ -30,10 +32,17 @@ _POLL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a session; ``data`` is what clients get to see."""
+    """Something that happened to a session.
+
+    Attributes:
+        kind: what.
+        data: what clients get to see.
+        session_id: whose it is, where it was heard; empty for what concerns a connection alone.
+    """
 
     kind: Kind
     data: dict[str, Any]
+    session_id: str = ""
 
     def publish(self, pipe: Pipeline, session_id: str) -> None:
         """Add the command that tells every listening process."""
@@ -52,10 +61,16 @@ class Subscription:
     """One subscriber's queue.
 
     Args:
-        backlog: events that may wait; a subscriber that falls further behind is ended, it never slows others.
+        backlog: events that may wait, of all its sessions together; a subscriber that falls further behind is ended, it
+            never slows others.
+        named: ids of the sessions that were asked for by name.
+
+    Attributes:
+        named: those of them that live.
     """
 
-    def __init__(self, backlog: int) -> None:
+    def __init__(self, backlog: int, named: Iterable[str]) -> None:
+        self.named = set(named)
         self._backlog = backlog
         self._events: deque[Event] = deque()
         self._ready = asyncio.Event()
@@ -69,6 +84,12 @@ class Subscription:
         if self._ended is None:
             self._events.append(event)
             self._ready.set()
+
+    def pull(self, kind: Kind) -> list[Event]:
+        """Take the waiting events of a kind out of their turn."""
+        pulled = [event for event in self._events if event.kind == kind]
+        self._events = deque(event for event in self._events if event.kind != kind)
+        return pulled
 
     def end(self, reason: Ended) -> None:
         """No further events; those queued are still delivered."""
@@ -109,7 +130,9 @@ class Hub:
     def __init__(self, redis: Redis, backlog: int) -> None:
         self._redis = redis
         self._backlog = backlog
-        self._subscribers: dict[str, set[Subscription]] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._named: dict[str, set[Subscription]] = {}
+        self._prefixed: dict[Subscription, str] = {}
         self._listening = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -140,27 +163,41 @@ class Hub:
     @property
     def subscribers(self) -> int:
         """Subscriptions open in this process."""
-        return sum(map(len, self._subscribers.values()))
+        return len(self._subscriptions)
 
     @contextmanager
-    def subscribe(self, session_id: str) -> Iterator[Subscription]:
-        """Events of a session from now on. Take the snapshot to start from after subscribing, not before."""
-        subscription = Subscription(self._backlog)
+    def subscribe(self, *session_ids: str, prefix: str | None = None) -> Iterator[Subscription]:
+        """Events of sessions from now on. Take the snapshot to start from after subscribing, not before.
+
+        Args:
+            session_ids: each until it is deleted; with the last of them the subscription ends.
+            prefix: every session whose id starts so, also those to come; the subscription does not end with them.
+        """
+        subscription = Subscription(self._backlog, session_ids)
         if self._closed:
             subscription.end("shutdown")
-        group = self._subscribers.setdefault(session_id, set())
-        group.add(subscription)
+        self._subscriptions.add(subscription)
+        for session_id in session_ids:
+            self._named.setdefault(session_id, set()).add(subscription)
+        if prefix is not None:
+            self._prefixed[subscription] = prefix
         try:
             yield subscription
         finally:
-            group.discard(subscription)
-            if not group and self._subscribers.get(session_id) is group:
-                del self._subscribers[session_id]
+            self._subscriptions.discard(subscription)
+            self._prefixed.pop(subscription, None)
+            for session_id in subscription.named:
+                self._forget(session_id, subscription)
+
+    def _forget(self, session_id: str, subscription: Subscription) -> None:
+        group = self._named[session_id]
+        group.discard(subscription)
+        if not group:
+            del self._named[session_id]
 
     def _end_all(self, reason: Ended) -> None:
-        for group in self._subscribers.values():
-            for subscription in group:
-                subscription.end(reason)
+        for subscription in self._subscriptions:
+            subscription.end(reason)
 
     async def _listen(self) -> None:
         failing = False
@@ -185,19 +222,26 @@ class Hub:
                 self._subscribed()
                 continue
             session_id = keys.session_of(message["channel"].decode())
-            group = self._subscribers.get(session_id)
-            if not group:
+            hearing = {one for one, prefix in self._prefixed.items() if session_id.startswith(prefix)}
+            hearing |= self._named.get(session_id, set())
+            if not hearing:
                 continue
             try:
                 kind, data = msgpack.unpackb(message["data"])
             except ValueError:
                 log.warning("an event of session %s is not one of ours and was left out", session_id)
                 continue
-            for subscription in tuple(group):
-                if kind == "deleted":
-                    subscription.end("deleted")
-                else:
-                    subscription.offer(Event(kind, data))
+            for subscription in hearing:
+                subscription.offer(Event(kind, data, session_id))
+            if kind == "deleted":
+                self._deleted(session_id)
+
+    def _deleted(self, session_id: str) -> None:
+        """Whoever named a session is done with it: another of its name is not what was meant."""
+        for subscription in self._named.pop(session_id, set()):
+            subscription.named.discard(session_id)
+            if not subscription.named and subscription not in self._prefixed:
+                subscription.end("deleted")
 
     def _subscribed(self) -> None:
         """The server has confirmed: events come through from now on.

@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_origin
 
 import msgpack
 import orjson
@@ -138,16 +138,21 @@ def _refuse_extension(code: int, data: bytes) -> NoReturn:
 
 
 def query_model(request: web.Request, model: type[M]) -> M:
-    """Validate a query string; its texts are coerced to the fields' types.
+    """Validate a query string; its texts are coerced to the fields' types. What may be repeated is a tuple.
 
     Raises:
         InvalidInput: a parameter is unknown, repeated or of the wrong form; ``param`` names it.
     """
-    query: dict[str, str] = {}
-    for name, value in request.query.items():
-        if name in query:
+    query: dict[str, str | list[str]] = {}
+    for name in dict.fromkeys(request.query):
+        values = request.query.getall(name)
+        field = model.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is tuple:
+            query[name] = values
+        elif len(values) > 1:
             raise InvalidInput(f"{_short(name)}: is given more than once", param=_short(name))
-        query[name] = value
+        else:
+            query[name] = values[0]
     try:
         return model.model_validate(query, strict=False)
     except ValidationError as exc:

@@ -146,12 +146,19 @@ class _Measure:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
+    def created(self, session: Session) -> None:
+        """Nothing to measure."""
+
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         self._metrics.counters.session_ingested_tokens += tokens
         self._metrics.ingest.observe(seconds)
 
     def turned(self, session: Session) -> None:
         self._metrics.counters.session_turns += 1
+
+    def moved(self, session: Session, tokens: int) -> None:
+        self._metrics.counters.session_window_moves += 1
+        self._metrics.counters.session_window_tokens += tokens
 
     async def deleted(self, session: Session) -> None:
         """Nothing to measure."""

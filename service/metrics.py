@@ -52,6 +52,8 @@ class Counters:
     session_cached_tokens: int = _count("Prompt tokens that a session held already.")
     session_snapshot_evictions: int = _count("Idle sessions whose saved state was taken for a running request.")
     session_ingested_tokens: int = _count("Tokens of pushed data read.")
+    session_window_moves: int = _count("Times that a session's window moved on.")
+    session_window_tokens: int = _count("Tokens read anew because a window moved on.")
     session_warm_turns: int = _count("Warm turns run.")
     session_warmed_tokens: int = _count("Tokens read by warm turns.")
     session_flash_hits: int = _count("Generations answered from the flash cache.")

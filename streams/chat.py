@@ -8,6 +8,7 @@ stream's hold afterwards, in a moment of quiet, from the prefix cache.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -164,6 +165,7 @@ class Chat:
         session.require_live()
         plan = await self._plan(session, conversation)
         prompt = plan.prompt
+        _check_window(session, plan)
         # What comes after the reply must fit as well, or the stream could not be held any more.
         room = self._engine.facts.context - 1 - len(prompt) - len(plan.opening)
         self._check_room(len(prompt), room)
@@ -203,13 +205,12 @@ class Chat:
             asyncio.get_running_loop().call_later(_QUIET_SECONDS, session.wake)
 
     def _settle(self, session: Session, plan: _Plan, reply: Reply) -> None:
-        turn = Turn((*plan.messages, reply.message), (*plan.added, *reply.tokens))
+        turn = Turn((*plan.messages, reply.message), (*plan.added, *reply.tokens), time.time())
         opened = Data(self._template.after_reply(reply.tokens, plan.opening))
         session.frame, session.system = plan.frame, plan.system
         # The token sampled last was never computed.
         computed = len(plan.prompt) + len(reply.tokens) - 1
-        timeline = Timeline.of(plan.timeline.head, [*plan.timeline.segments, turn, opened])
-        session.settle_turn(timeline, computed)
+        session.settle_turn(plan.timeline.said(turn, opened), computed)
         self._turned(session)
 
     # Warm turns
@@ -299,8 +300,8 @@ class Chat:
             added = said[kept.messages :]
             held = len(before) + kept.messages
             opening: tuple[int, ...] = ()
-            if kept.moved and kept.messages:
-                replied = timeline.segments[kept.segments - 1]
+            replied = timeline.segments[kept.segments - 1] if kept.segments else None
+            if kept.moved and isinstance(replied, Turn):
                 past = replace(conversation, messages=conversation.messages[: held - 1])
                 opening = template.after_reply(replied.tokens, template.opening(past))
             timeline = timeline.cut(kept, frame.head, opening, user_next=bool(added) and added[0].role == "user")
@@ -317,6 +318,17 @@ class Chat:
     def _check_room(self, prompt: int, room: int) -> None:
         if room < 1:
             raise ContextLengthExceeded.of_prompt(prompt, prompt + room - 1, "messages")
+
+
+def _check_window(session: Session, plan: _Plan) -> None:
+    window, frozen = session.window, plan.timeline.frozen_end
+    if window.tokens is not None and frozen > window.tokens // 2:
+        raise ContextLengthExceeded(
+            f"the system prompt and tools, and what is frozen, have {frozen} tokens, and a window of "
+            f"{window.tokens} can keep {window.tokens // 2} from leaving; shorten them, or create a session with a "
+            "larger window",
+            param="messages",
+        )
 
 
 def _computed(session: Session, goal: Sequence[int]) -> int:

@@ -1,9 +1,8 @@
-"""The queue in front of a stream: bounded, oldest dropped first, taken whole as one batch. Pure, no I/O."""
+"""The queue in front of a stream: bounded, oldest dropped first, taken in batches. Pure, no I/O."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,25 +15,27 @@ class Entry:
     Attributes:
         tokens: vocabulary ids, the separator included.
         size: bytes of UTF-8 text, what the queue's byte bound counts.
+        at: when it was accepted, Unix seconds.
+        record: what statistics are made of; None for raw text.
     """
 
     tokens: tuple[int, ...]
     size: int
+    at: float = 0.0
+    record: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Everything that was queued when the ingest loop woke: one batch, one version.
+    """What the ingest loop took from the queue at once: one batch, one version.
 
     Attributes:
         entries: in order of arrival.
         last: sequence number of the newest entry (the first entry ever pushed is number 1).
-        accepted_at: monotonic seconds at which the oldest entry was accepted.
     """
 
     entries: tuple[Entry, ...]
     last: int
-    accepted_at: float
 
     @property
     def tokens(self) -> list[int]:
@@ -68,34 +69,45 @@ class IngestQueue:
     total_dropped: int = 0
     size: int = 0
     tokens: int = 0
-    _waiting: deque[tuple[float, Entry]] = field(default_factory=deque)
+    _waiting: deque[Entry] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def offer(self, entries: Sequence[Entry], now: float | None = None) -> int:
+    @property
+    def next_tokens(self) -> int:
+        """Tokens of the entry that comes next; 0 if there is none."""
+        return len(self._waiting[0].tokens) if self._waiting else 0
+
+    def offer(self, entries: Sequence[Entry]) -> int:
         """Queue entries, dropping the oldest that no longer fit. Returns how many were dropped."""
-        accepted_at = time.monotonic() if now is None else now
         dropped = 0
         for entry in entries:
-            self._waiting.append((accepted_at, entry))
+            self._waiting.append(entry)
             self.size += entry.size
             self.tokens += len(entry.tokens)
             while len(self._waiting) > self.max_entries or self.size > self.max_bytes:
-                _, oldest = self._waiting.popleft()
-                self.size -= oldest.size
-                self.tokens -= len(oldest.tokens)
+                self._pop()
                 dropped += 1
         self.total_pushed += len(entries)
         self.total_dropped += dropped
         return dropped
 
-    def take(self) -> Batch | None:
-        """Everything queued, as one batch; None when there is nothing."""
-        if not self._waiting:
-            return None
-        accepted_at = self._waiting[0][0]
-        batch = Batch(tuple(entry for _, entry in self._waiting), self.total_pushed, accepted_at)
-        self._waiting.clear()
-        self.size = self.tokens = 0
-        return batch
+    def take(self, room: int | None = None) -> Batch | None:
+        """What is queued, as one batch; None when there is nothing.
+
+        Args:
+            room: take only as many entries as have this many tokens together.
+        """
+        taken: list[Entry] = []
+        left = self.tokens if room is None else room
+        while self._waiting and len(self._waiting[0].tokens) <= left:
+            taken.append(self._pop())
+            left -= len(taken[-1].tokens)
+        return Batch(tuple(taken), self.total_pushed - len(self._waiting)) if taken else None
+
+    def _pop(self) -> Entry:
+        oldest = self._waiting.popleft()
+        self.size -= oldest.size
+        self.tokens -= len(oldest.tokens)
+        return oldest

@@ -8,11 +8,11 @@ import secrets
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from streams.budget import Budget
 from streams.chat import Chat
 from streams.engine.base import Engine
+from streams.entries import EntryType
 from streams.errors import (
     AskaheadError,
     Conflict,
@@ -21,20 +21,27 @@ from streams.errors import (
     InvalidInput,
     Unavailable,
 )
-from streams.ingest import Entry, IngestQueue
+from streams.ingest import IngestQueue
+from streams.intake import Intake, Item
+from streams.listening import Listener, Listeners
 from streams.pacer import Pacer, SlicePolicy
 from streams.questions import Questions, check_alive
+from streams.reading import Reading
 from streams.residency import Resident
 from streams.session import PushAck, Session, gone
+from streams.sliding import Sliding
 from streams.template import Template
 from streams.timeline import Timeline
+from streams.window import NO_WINDOW, Window
 
 log = logging.getLogger(__name__)
 
-# Encoding this much text takes about as long as the event loop may be held up: a millisecond or two.
-_ENCODE_INLINE_BYTES = 16 * 1024
 # How long a delete waits for foreground requests to end before it refuses.
 _DELETE_SECONDS = 2.0
+# How long a request to freeze the prefix waits for what was pushed before it.
+_FREEZE_SECONDS = 30.0
+# Room for data in the smallest window, in tokens.
+_SMALLEST_WINDOW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +56,6 @@ class Limits:
     questions: int = 32
     questions_per_session: int = 8
     slices: SlicePolicy = field(default_factory=SlicePolicy)
-
-
-class Listener(Protocol):
-    """What is above and wants to know."""
-
-    def settled(self, session: Session, tokens: int, seconds: float) -> None:
-        """A new version is resident: ``tokens`` were read, ``seconds`` after the oldest entry was accepted."""
-
-    def turned(self, session: Session) -> None:
-        """A new version: a turn was settled."""
-
-    async def deleted(self, session: Session) -> None:
-        """The session is gone."""
 
 
 class Manager:
@@ -79,12 +73,14 @@ class Manager:
         self.engine = engine
         self.limits = limits
         self._pacer = Pacer(limits.slices)
+        self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
         reserve = min(facts.context, facts.kv_capacity // 2)
         self.budget = Budget(facts.kv_capacity, reserve, facts.block_size)
         # What a stream may not fill, so that it can still be asked about.
         self.question_room = min(512, facts.context // 4)
         self._template = Template(engine.tokenizer, engine.dialect)
+        self._intake = Intake(engine.tokenizer, min(limits.entry_bytes, limits.queue_bytes))
         self.questions = Questions(
             engine, self._template, self._pacer, limits.questions, limits.questions_per_session, reserve
         )
@@ -95,11 +91,11 @@ class Manager:
             self._pacer,
             reserve=reserve,
             grant=self._grant,
-            turned=self._turned,
+            turned=self._listeners.turned,
         )
-        self._listeners: list[Listener] = []
+        self._sliding = Sliding(engine, self._pacer, grant=self._grant, moved=self._listeners.moved)
+        self._reading = Reading(self.chat, self._sliding, self._listeners)
         self._sessions: dict[str, Session] = {}
-        self._loops: dict[str, asyncio.Task[None]] = {}
         self._endings: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -109,28 +105,40 @@ class Manager:
 
     async def __aexit__(self, *_: object) -> None:
         # The sweeper first: it begins deletions.
-        await self._stop(*([self._sweeper] if self._sweeper else []))
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
         await asyncio.gather(*self._endings, return_exceptions=True)
-        await self._stop(*self._loops.values())
+        await self._reading.stop(*self._sessions.values())
         await asyncio.gather(*map(self._release, self._sessions.values()))
 
     def listen(self, listener: Listener) -> None:
-        """Tell ``listener`` of every settled version and every deleted session from now on."""
-        self._listeners.append(listener)
+        """Tell ``listener`` of every new session, every settled version and every deleted session from now on."""
+        self._listeners.add(listener)
 
     # Lifecycle
 
-    def create(self, session_id: str | None = None, system: str | None = None, *, pre_decode: bool = False) -> Session:
+    def create(
+        self,
+        session_id: str | None = None,
+        system: str | None = None,
+        *,
+        type: EntryType | None = None,
+        window: Window = NO_WINDOW,
+        pre_decode: bool = False,
+    ) -> Session:
         """A new session.
 
         Args:
             session_id: 1 to 128 characters, validated by the caller; made here when absent.
             system: system prompt. It is prefilled at once; without one, the template's default precedes the data.
+            type: of its entries; None for raw text.
+            window: what it is limited to.
             pre_decode: see :class:`~streams.session.Session`.
 
         Raises:
             Conflict: the id exists, or no more sessions may live.
-            InvalidInput: the template takes no system prompt.
+            InvalidInput: the template takes no system prompt, or the window is too large or too small.
             ContextLengthExceeded: the system prompt leaves no room for data.
         """
         if session_id is not None and session_id in self._sessions:
@@ -148,12 +156,15 @@ class Manager:
         session_id = session_id or f"sess_{secrets.token_hex(8)}"
         frame = self._template.question_frame(system)
         self._check_room(len(frame.head), "system")
+        self._check_window(window, len(frame.head))
         session = Session(
             id=session_id,
             frame=frame,
             queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
             held=Resident(self.engine, self._pacer),
             system=system,
+            type=type,
+            window=window,
             pre_decode=pre_decode,
         )
         if system is not None:
@@ -162,7 +173,8 @@ class Manager:
             session.settled = len(session.timeline)
             session.wake()
         self._sessions[session_id] = session
-        self._loops[session_id] = asyncio.create_task(self._ingest(session), name=f"ingest-{session_id}")
+        self._reading.start(session)
+        self._listeners.created(session)
         return session
 
     def get(self, session_id: str) -> Session:
@@ -201,15 +213,14 @@ class Manager:
         await asyncio.shield(ending)
 
     async def _end(self, session: Session) -> None:
-        await self._stop(self._loops.pop(session.id))
+        await self._reading.stop(session)
         try:
             await self._release(session)
         finally:
             # Even if the engine does not react, the session is over.
             self.budget.release(session)
             session.advance()
-            for listener in self._listeners:
-                await listener.deleted(session)
+            await self._listeners.deleted(session)
             # The name stays taken until nothing of the old session is left.
             del self._sessions[session.id]
 
@@ -217,16 +228,6 @@ class Manager:
         if session.ahead is not None:
             await self.chat.release(session.ahead)
         await session.held.release()
-
-    def _turned(self, session: Session) -> None:
-        for listener in self._listeners:
-            listener.turned(session)
-
-    @staticmethod
-    async def _stop(*tasks: asyncio.Task[None]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _expire(self) -> None:
         pause = min(30.0, self.limits.idle_seconds / 4)
@@ -241,36 +242,35 @@ class Manager:
                     except AskaheadError as gone:
                         log.info("session %s was not expired: %s", session.id, gone.message)
 
+    def moving(self, session: Session) -> bool:
+        """Whether the session's window is on its way: what stays of the stream is read anew in the background."""
+        return self._sliding.moving(session)
+
     # Ingest
 
-    async def push(self, session: Session, texts: Sequence[str]) -> PushAck:
+    async def push(self, session: Session, items: Sequence[Item]) -> PushAck:
         """Accept entries for reading. Returns at once; never blocks on the engine.
 
         Args:
             session: where to.
-            texts: one or more entries, each becomes one line of the stream.
+            items: one or more entries, each becomes one line of the stream: text as it is, objects as the session's
+                type renders them.
 
         Raises:
             NotFound: the session was deleted meanwhile.
-            InvalidInput: an entry is too large.
+            InvalidInput: an entry is too large, or not of the session's type.
             ContextLengthExceeded: the stream would outgrow the model's context.
             Unavailable: the KV cache has no room, or the engine is gone.
         """
         self._check_alive(session)
-        limit = min(self.limits.entry_bytes, self.limits.queue_bytes)
-        sizes = [len(text.encode()) for text in texts]
-        if max(sizes) > limit:
-            raise InvalidInput(
-                f"an entry has {max(sizes)} bytes, the limit is {limit}; split it into several", param="data"
-            )
-        if sum(sizes) <= _ENCODE_INLINE_BYTES:
-            entries = self._encode(texts, sizes)
+        entries = await self._intake.entries(session.type, items)
+        self._check_alive(session)
+        tokens = [len(entry.tokens) for entry in entries]
+        if session.window.tokens is None:
+            self._check_room(session.growth(session.waiting_tokens + sum(tokens)), "data")
         else:
-            entries = await asyncio.to_thread(self._encode, texts, sizes)
-            self._check_alive(session)
-        coming = (session.committed or len(session.frame.head)) + sum(len(entry.tokens) for entry in entries)
-        self._check_room(coming, "data")
-        self._grant(session, coming)
+            self._check_fits(session, max(tokens))
+        self._grant(session, session.growth(session.waiting_tokens + sum(tokens)))
         session.touch()
         dropped = session.queue.offer(entries)
         if dropped:
@@ -286,41 +286,26 @@ class Manager:
             data_version=session.version,
         )
 
-    def _encode(self, texts: Sequence[str], sizes: Sequence[int]) -> list[Entry]:
-        encode = self.engine.tokenizer.encode
-        return [Entry(tuple(encode(f"{text}\n")), size) for text, size in zip(texts, sizes, strict=True)]
+    async def freeze(self, session: Session) -> int:
+        """Protect what the stream has so far from its window. Returns the end of that, in tokens.
 
-    async def _ingest(self, session: Session) -> None:
-        try:
-            while True:
-                await session.work()
-                if session.turning:
-                    continue  # its end wakes this loop
-                async with session.reading:
-                    await self._read(session)
-        except AskaheadError as error:
-            session.failure = error.message
-            log.error("session %s stopped reading: %s", session.id, error.message)
-        except Exception:
-            session.failure = "internal error; the server's log has the details"
-            log.exception("session %s stopped reading", session.id)
-        finally:
-            session.advance()
-
-    async def _read(self, session: Session) -> None:
-        """Take a batch, if there is one, and bring the KV cache up to the end of the timeline, a slice at a time."""
-        session.take()
-        await self.chat.retire(session)
-        goal = session.timeline.tokens
-        if not await session.held.read(goal, computed=session.computed, stop=lambda: session.turning):
-            session.set_aside()
-        batch = session.settle()
-        if batch is not None:
-            seconds = time.monotonic() - batch.accepted_at
-            for listener in self._listeners:
-                listener.settled(session, len(batch.tokens), seconds)
-            if len(session.queue):
-                session.wake()
+        Raises:
+            Conflict: there were turns already.
+            ContextLengthExceeded: it would be more than half of the window.
+            Unavailable: what is queued was not resident in time.
+        """
+        await session.resident(session.queue.total_pushed, _FREEZE_SECONDS)
+        async with session.reading:
+            session.require_live()
+            end, window = session.data_end, session.window.tokens
+            if window is not None and end > window // 2:
+                raise ContextLengthExceeded(
+                    f"the stream has {end} tokens, and a window of {window} can keep {window // 2} from leaving; "
+                    "freeze earlier, or create a session with a larger window",
+                    param="window",
+                )
+            session.freeze()
+        return session.frozen_end
 
     # The KV cache's budget
 
@@ -372,4 +357,30 @@ class Manager:
                 f"the stream would have {tokens} tokens and at most {limit} fit (a context of "
                 f"{self.engine.facts.context}, less {self.question_room} for questions); start a new session",
                 param=param,
+            )
+
+    def _check_window(self, window: Window, head: int) -> None:
+        if window.tokens is None:
+            return
+        largest = self.engine.facts.context - self.question_room
+        if window.limit is None or window.limit > largest:
+            raise InvalidInput(
+                f"window: at most {largest * 16 // 17} tokens fit (a context of {self.engine.facts.context}, less "
+                f"{self.question_room} for questions, and a sixteenth more while the window moves)",
+                param="window",
+            )
+        if window.tokens < 2 * head + _SMALLEST_WINDOW:
+            raise InvalidInput(
+                f"window: must be at least {2 * head + _SMALLEST_WINDOW} tokens, twice what stands before the data and "
+                "room for some",
+                param="window",
+            )
+
+    def _check_fits(self, session: Session, tokens: int) -> None:
+        largest = session.window.largest(session.frozen_end)
+        if largest is not None and tokens > largest:
+            raise ContextLengthExceeded(
+                f"an entry has {tokens} tokens and this session's window of {session.window.tokens} takes entries of "
+                f"{largest} at most; split it, or create a session with a larger window",
+                param="data",
             )

@@ -7,12 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+from streams.entries import EntryType
 from streams.errors import Conflict, InvalidInput, NotFound, Unavailable
 from streams.ingest import Batch, IngestQueue
 from streams.residency import Resident
+from streams.tally import Over, Tally
 from streams.template import Frame
-from streams.timeline import Timeline
+from streams.timeline import Eviction, Timeline
+from streams.window import NO_WINDOW, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Session:
         queue: entries accepted and not yet taken by the ingest loop.
         held: what the engine holds of this stream.
         system: system prompt, None for the template's own default.
+        type: of the entries; None for raw text.
+        window: what the stream is limited to.
         pre_decode: keep what the model would say next to each version.
         created, last_used: Unix seconds.
         timeline: every durable token. Grows when a batch is taken, ahead of the KV cache.
@@ -61,6 +67,7 @@ class Session:
         version: rises by one when a batch is resident or a turn is settled.
         covered: sequence number of the newest entry that is resident (or was dropped before one that is).
         turns: completed durable turns.
+        tally: statistics of the entries that are resident.
         evicted: entries that left through the window.
         running: foreground requests in flight.
         turning: a turn runs, or waits for the ingest loop to step aside; there is one at most.
@@ -75,6 +82,8 @@ class Session:
     queue: IngestQueue
     held: Resident
     system: str | None = None
+    type: EntryType | None = None
+    window: Window = NO_WINDOW
     pre_decode: bool = False
     created: float = field(default_factory=time.time)
     last_used: float = 0.0
@@ -84,6 +93,7 @@ class Session:
     version: int = 0
     covered: int = 0
     turns: int = 0
+    tally: Tally = field(init=False)
     evicted: int = 0
     running: int = 0
     turning: bool = False
@@ -100,6 +110,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.last_used = self.last_used or self.created
+        self.tally = Tally(self.type, windowed=self.windowed)
         self._free.set()
 
     @property
@@ -130,11 +141,35 @@ class Session:
 
     @property
     def committed(self) -> int:
-        """Tokens this stream will hold once everything accepted is read."""
-        waiting = self.queue.tokens + (len(self._parked.tokens) if self._parked else 0)
-        if not self.timeline.tokens and not waiting:
+        """Tokens this stream will hold at most while everything accepted is read."""
+        if not self.timeline.tokens and not self.waiting_tokens:
             return 0
-        return (len(self.timeline) or len(self.frame.head)) + waiting
+        return self.growth(self.waiting_tokens)
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Tokens accepted that are not in the timeline yet."""
+        return self.queue.tokens + (len(self._parked.tokens) if self._parked else 0)
+
+    def growth(self, tokens: int) -> int:
+        """Tokens this stream will hold at most while ``tokens`` more are read into it."""
+        now = len(self.timeline) or len(self.frame.head)
+        limit = self.window.limit
+        return now + tokens if limit is None else max(now, min(now + tokens, limit))
+
+    @property
+    def windowed(self) -> bool:
+        """Whether entries ever leave."""
+        return self.window != NO_WINDOW
+
+    @property
+    def frozen_end(self) -> int:
+        """End of what no window takes away, in tokens."""
+        return self.timeline.frozen_end or len(self.frame.head)
+
+    def statistics(self, over: Over) -> dict[str, Any]:
+        """Statistics of the entries of the present version: of those in the window, or of the whole stream."""
+        return self.tally.report(over)
 
     @property
     def idle(self) -> bool:
@@ -198,20 +233,38 @@ class Session:
         """Tell the ingest loop that something was queued."""
         self._wake.set()
 
-    async def work(self) -> None:
-        """Wait until something is queued."""
-        await self._wake.wait()
+    async def work(self, timeout: float | None = None) -> None:
+        """Wait until something is queued, for ``timeout`` seconds at most."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            return
         self._wake.clear()
 
     def take(self) -> Batch | None:
-        """Take everything queued, or what was set aside for a turn, and append it to the timeline; the KV follows."""
-        batch, self._parked = self._parked or self.queue.take(), None
+        """Take what is queued and has room, and append it to the timeline; the KV follows.
+
+        What was set aside for a turn comes first, and alone.
+        """
+        room = None if self.window.limit is None else self.window.limit - (len(self.timeline) or len(self.frame.head))
+        if self._parked is None:
+            batch = self.queue.take(room)
+        elif room is None:
+            batch, self._parked = self._parked, None
+        else:
+            batch, self._parked = self._parked.split(room)
         self._batch = batch
         if batch is not None:
             if not self.timeline.tokens:
-                self.timeline = Timeline.of(self.frame.head, ())
-            self.timeline.append(batch.tokens)
+                self.timeline = Timeline.of(self.frame.head)
+            self.timeline.append(batch.entries)
         return batch
+
+    @property
+    def next_tokens(self) -> int:
+        """Tokens of the entry that is read next; 0 if none waits."""
+        return len(self._parked.entries[0].tokens) if self._parked else self.queue.next_tokens
 
     def set_aside(self) -> None:
         """Leave the entries of the batch taken last that are not wholly resident for later; the others can settle."""
@@ -219,7 +272,7 @@ class Session:
             return
         start = len(self.timeline) - len(self._batch.tokens)
         read, rest = self._batch.split(self.held.shared(self.timeline.tokens) - start)
-        self.timeline.drop(len(rest.tokens) if rest else 0)
+        self.timeline.drop(rest.entries if rest else ())
         self._batch, self._parked = read, rest
 
     def settle(self) -> Batch | None:
@@ -227,6 +280,7 @@ class Session:
         batch, self._batch = self._batch, None
         if batch is not None:
             self.covered = batch.last
+            self.tally.add(batch.entries)
             self._renew()
         return batch
 
@@ -236,6 +290,29 @@ class Session:
         self.computed = computed
         self.turns += 1
         self._renew()
+
+    def settle_move(self, eviction: Eviction, held: Resident) -> Resident:
+        """The window has moved on, and ``held`` has what it shows. Returns what the stream was held by before."""
+        before = list(self.timeline.entries)
+        self.timeline = self.timeline.without(eviction)
+        gone = before[: len(before) - sum(1 for _ in self.timeline.entries)]
+        self.evicted += len(gone)
+        self.tally.drop(gone)
+        self.computed = 0
+        held, self.held = self.held, held
+        self._renew()
+        return held
+
+    def freeze(self) -> None:
+        """No window shall take away what the stream has so far. To be called by who holds :attr:`reading`.
+
+        Raises:
+            Conflict: there are turns among it.
+        """
+        entries = list(self.timeline.entries)
+        if entries:
+            self.timeline = self.timeline.freeze()
+            self.tally.drop(entries)
 
     def _renew(self) -> None:
         self.version += 1

@@ -49,7 +49,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine_options(model_path: Path) -> EngineOptions:
     """A real engine that is small enough to reach its limits in a test, and exact on every processor."""
     return EngineOptions(
-        model=model_path, name="real", context=2048, dtype="float32", kv_cache_bytes=512 << 20, max_num_seqs=64
+        model=model_path, name="real", context=5120, dtype="float32", kv_cache_bytes=768 << 20, max_num_seqs=64
     )
 
 

@@ -14,7 +14,7 @@ from service.api.sessions.protocol import FlashList, FlashObject, PollQuery
 from service.bodies import query_model, respond
 from service.core import CORE
 from service.keys import SETTINGS
-from streams.errors import InvalidInput, NotFound, Unavailable
+from streams.errors import InvalidInput, Unavailable
 from streams.session import Session
 
 State = FlashList | FlashObject
@@ -48,8 +48,6 @@ async def poll(request: web.Request, session: Session, read: Callable[[], Awaita
             try:
                 await subscription.next(left)
             except SubscriptionEnded as ended:
-                if ended.reason == "deleted":
-                    raise NotFound(f"session '{session.id}' was deleted", code="session_not_found") from None
                 raise Unavailable(
                     f"the wait was cut short ({ended.reason}); poll again", code="wait_interrupted", retry_after=1
                 ) from None

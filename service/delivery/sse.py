@@ -10,11 +10,9 @@ import orjson
 from aiohttp import web
 
 from flashquery.events import SubscriptionEnded
-from service.core import CORE
 from service.delivery.feed import Feed
 from service.keys import SETTINGS
 from streams.errors import AskaheadError
-from streams.session import Session
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -77,19 +75,17 @@ async def stream_answer(
     return response
 
 
-async def stream_events(request: web.Request, session: Session) -> web.StreamResponse:
-    """Send a session's events until it is deleted, the client leaves or falls behind, or the server stops."""
-    settings, flash = request.app[SETTINGS], request.app[CORE].flash
-    with session.pinned(), flash.hub.subscribe(session.id) as subscription:
-        feed = Feed(flash, session, subscription)
-        opening = await feed.opening()
+async def stream_events(request: web.Request, feed: Feed) -> web.StreamResponse:
+    """Send events until the feed ends, the client leaves or falls behind, or the server stops."""
+    patience = request.app[SETTINGS].heartbeat_seconds
+    with feed:
+        await feed.begin()
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
-        frame = b"".join(event_frame(event.kind, event.data) for event in opening)
         try:
             while True:
-                await write(request, response, frame)
-                event = await feed.next(settings.heartbeat_seconds)
+                event = await feed.next(patience)
                 frame = b": heartbeat\n\n" if event is None else event_frame(event.kind, event.data)
+                await write(request, response, frame)
         except SubscriptionEnded:
             return response

@@ -1,25 +1,28 @@
-"""The session socket: pushes in, acknowledgements and events out, as JSON text or msgpack binary frames."""
+"""Sockets: pushes in, acknowledgements and events out, as JSON text or msgpack binary frames."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import msgpack
 import orjson
 from aiohttp import WSMsgType, web
+from redis.exceptions import RedisError
 
-from flashquery.events import Event, Subscription, SubscriptionEnded
+from flashquery.events import Event, SubscriptionEnded
 from service.api.sessions.protocol import SocketMessage
 from service.bodies import parse
 from service.core import CORE
 from service.cors import origin_allowed
 from service.delivery.feed import Feed
-from service.errors import Forbidden, error_body
+from service.errors import Forbidden, error_body, request_id
 from service.keys import METRICS, SETTINGS
 from streams.errors import AskaheadError, InvalidInput
-from streams.session import Session
+from streams.intake import Item
 
 log = logging.getLogger(__name__)
 
@@ -28,26 +31,34 @@ _PING = b"hb"
 _MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
 # How long a client has to answer a close frame.
 _CLOSE_SECONDS = 1.0
-# The session's end, the client's, and a client that does not read.
-_ENDINGS = (SubscriptionEnded, ConnectionError, TimeoutError)
+# The feed's end, the client's, a client that does not read, and a store that does not answer.
+_ENDINGS = (SubscriptionEnded, ConnectionError, TimeoutError, RedisError)
+
+M = TypeVar("M", bound=SocketMessage)
 
 
-class Socket:
+class Socket(Generic[M]):
     """One client.
 
     The handler reads; a task of its own writes, so that a client that does not read cannot hold up its own pushes.
     Replies and events leave through one queue: an acknowledgement, queued before its data is read by the model, always
     precedes what that data causes.
+
+    Args:
+        request: asks for the upgrade.
+        feed: what the client hears, open.
+        model: what it says.
+        target: id of the session that a message is about, empty where it is about none.
     """
 
-    def __init__(self, request: web.Request, session: Session, feed: Feed, queue: Subscription) -> None:
+    def __init__(self, request: web.Request, feed: Feed, model: type[M], target: Callable[[M], str]) -> None:
         settings = request.app[SETTINGS]
         self._request = request
         self._manager = request.app[CORE].manager
         self._metrics = request.app[METRICS]
-        self._session = session
         self._feed = feed
-        self._queue = queue
+        self._model = model
+        self._target = target
         self._heartbeat = settings.heartbeat_seconds
         self._patience = settings.ws_read_timeout_seconds
         self._ws = web.WebSocketResponse(
@@ -60,11 +71,11 @@ class Socket:
         )
 
     async def run(self) -> web.WebSocketResponse:
-        """Serve the client until it or the session leaves."""
-        opening = await self._feed.opening()
+        """Serve the client until it leaves or the feed ends."""
+        await self._feed.begin()
         await self._ws.prepare(self._request)
-        writer = asyncio.create_task(self._write(opening), name=f"socket-writer-{self._session.id}")
-        reader = asyncio.create_task(self._read(writer), name=f"socket-reader-{self._session.id}")
+        writer = asyncio.create_task(self._write(), name="socket-writer")
+        reader = asyncio.create_task(self._read(writer), name="socket-reader")
         try:
             await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -73,7 +84,7 @@ class Socket:
             results = await asyncio.gather(writer, reader, return_exceptions=True)
             for result in results:
                 if isinstance(result, Exception) and not isinstance(result, _ENDINGS):
-                    log.error("socket of session %s failed", self._session.id, exc_info=result)
+                    log.error("the socket of %s failed", request_id(self._request), exc_info=result)
             await self._close()
         return self._ws
 
@@ -95,10 +106,8 @@ class Socket:
 
     # Out
 
-    async def _write(self, opening: list[Event]) -> None:
+    async def _write(self) -> None:
         """Send what comes, and heartbeats; ends by one of ``_ENDINGS``."""
-        for first in opening:
-            await self._send(first)
         ping_at = time.monotonic() + self._heartbeat
         while True:
             event = await self._feed.next(max(0.0, ping_at - time.monotonic()))
@@ -129,6 +138,7 @@ class Socket:
                 return
             if frame.type not in _MESSAGES:
                 return
+            session_id = ""
             try:
                 if frame.type is not expected:
                     raise InvalidInput(
@@ -137,24 +147,24 @@ class Socket:
                         else "this socket speaks JSON in text frames; ask for the msgpack subprotocol to send binary"
                     )
                 body = frame.data if binary else frame.data.encode()
-                message = parse(body, "application/msgpack" if binary else "application/json", SocketMessage)
+                message = parse(body, "application/msgpack" if binary else "application/json", self._model)
+                session_id = self._target(message)
                 if message.type == "close":
                     # What is queued is still sent.
-                    self._queue.end("closed")
+                    self._feed.queue.end("closed")
                     await asyncio.wait((writer,), timeout=self._patience)
                     return
-                await self._answer(message)
+                if message.type == "ping":
+                    self._feed.queue.offer(Event("pong", {}))
+                else:
+                    await self._push(session_id, message.items)
             except AskaheadError as error:
                 status, _, _ = error_body(error, self._request.path)
-                self._queue.offer(Event("error", {"message": error.message, "code": status}))
+                self._feed.queue.offer(Event("error", {"message": error.message, "code": status}, session_id))
 
-    async def _answer(self, message: SocketMessage) -> None:
-        self._session.touch()
-        if message.type == "ping":
-            self._queue.offer(Event("pong", {}))
-            return
+    async def _push(self, session_id: str, items: Sequence[Item]) -> None:
         started = time.monotonic()
-        ack = await self._manager.push(self._session, message.texts)
+        ack = await self._manager.push(self._manager.get(session_id), items)
         self._metrics.push_ack.observe(time.monotonic() - started)
         data = {
             "pushed": ack.pushed,
@@ -164,11 +174,13 @@ class Socket:
             "total_dropped": ack.total_dropped,
             "data_version": ack.data_version,
         }
-        self._queue.offer(Event("push_ack", data))
+        self._feed.queue.offer(Event("push_ack", data, session_id))
 
 
-async def serve_socket(request: web.Request, session: Session) -> web.WebSocketResponse:
-    """Upgrade and serve; refusals happen before the upgrade, as plain HTTP.
+async def serve_socket(
+    request: web.Request, feed: Feed, model: type[M], target: Callable[[M], str]
+) -> web.WebSocketResponse:
+    """Upgrade and serve; refusals happen before the upgrade, as plain HTTP. Arguments as :class:`Socket`.
 
     Raises:
         Forbidden: a browser's page of another origin, which is not allowed.
@@ -180,6 +192,5 @@ async def serve_socket(request: web.Request, session: Session) -> web.WebSocketR
         )
     if not web.WebSocketResponse().can_prepare(request):
         raise InvalidInput("this path is a websocket; send an upgrade request", param="upgrade")
-    flash = request.app[CORE].flash
-    with session.pinned(), flash.hub.subscribe(session.id) as subscription:
-        return await Socket(request, session, Feed(flash, session, subscription), subscription).run()
+    with feed:
+        return await Socket(request, feed, model, target).run()

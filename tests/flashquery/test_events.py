@@ -23,14 +23,18 @@ async def hub(redis: Redis) -> AsyncIterator[Hub]:
         yield hub
 
 
-def news(number: int) -> Event:
-    return Event("data_updated", {"data_version": number})
+def news(number: int, session_id: str = "s") -> Event:
+    return Event("data_updated", {"data_version": number}, session_id)
 
 
-async def publish(redis: Redis, *events: Event, session_id: str = "s") -> None:
+def end(session_id: str) -> Event:
+    return Event("deleted", {}, session_id)
+
+
+async def publish(redis: Redis, *events: Event) -> None:
     async with redis.pipeline(transaction=False) as pipe:
         for event in events:
-            event.publish(pipe, session_id)
+            event.publish(pipe, event.session_id)
         await pipe.execute()
 
 
@@ -47,10 +51,10 @@ async def ending(subscription: Subscription) -> str:
 async def test_every_subscriber_of_a_session_gets_its_events_in_order_and_no_others(hub: Hub, redis: Redis) -> None:
     with hub.subscribe("s") as one, hub.subscribe("s") as two, hub.subscribe("t") as other:
         await publish(redis, news(1), news(2))
-        await publish(redis, news(9), session_id="t")
+        await publish(redis, news(9, "t"))
         assert [await one.next(SECONDS), await one.next(SECONDS)] == [news(1), news(2)]
         assert [await two.next(SECONDS), await two.next(SECONDS)] == [news(1), news(2)]
-        assert await other.next(SECONDS) == news(9)
+        assert await other.next(SECONDS) == news(9, "t")
         assert await one.next(0) is None
 
 
@@ -74,11 +78,48 @@ async def test_a_subscriber_that_is_just_not_behind_loses_nothing(hub: Hub, redi
 
 async def test_what_came_before_the_deletion_is_delivered_and_nothing_after(hub: Hub, redis: Redis) -> None:
     with hub.subscribe("s") as subscription, hub.subscribe("t") as other:
-        await publish(redis, news(1), Event("deleted", {}), news(2))
-        assert await subscription.next(SECONDS) == news(1)
+        await publish(redis, news(1), end("s"), news(2))
+        assert [await subscription.next(SECONDS) for _ in range(2)] == [news(1), end("s")]
         assert await ending(subscription) == "deleted"
-        await publish(redis, news(1), session_id="t")
-        assert await other.next(SECONDS) == news(1)
+        await publish(redis, news(1, "t"))
+        assert await other.next(SECONDS) == news(1, "t")
+
+
+async def test_sessions_that_were_named_are_heard_until_the_last_of_them_is_deleted(hub: Hub, redis: Redis) -> None:
+    with hub.subscribe("s", "t", "s") as both:
+        await publish(redis, news(1), end("s"), news(2), news(3, "t"))
+        assert [await both.next(SECONDS) for _ in range(3)] == [news(1), end("s"), news(3, "t")]
+        await publish(redis, end("t"))
+        assert await both.next(SECONDS) == end("t")
+        assert await ending(both) == "deleted"
+    assert hub.subscribers == 0
+
+
+async def test_a_prefix_hears_of_every_session_that_comes_goes_and_comes_again(hub: Hub, redis: Redis) -> None:
+    with hub.subscribe("a1", prefix="a") as some, hub.subscribe(prefix="") as every:
+        came = Event("created", {}, "a1")
+        await publish(redis, came, news(1, "b1"), end("a1"))
+        assert [await every.next(SECONDS) for _ in range(3)] == [came, news(1, "b1"), end("a1")]
+        assert [await some.next(SECONDS) for _ in range(2)] == [came, end("a1")], "each once, and no others"
+        await publish(redis, came, news(1, "a1"))
+        assert [await some.next(SECONDS) for _ in range(2)] == [came, news(1, "a1")]
+
+
+async def test_what_waits_of_all_sessions_counts_together(hub: Hub, redis: Redis) -> None:
+    with hub.subscribe("s", "t", "u", "v") as slow, hub.subscribe(prefix="v") as quick:
+        await publish(redis, *(news(1, session_id) for session_id in "stuv"))
+        assert await quick.next(SECONDS) == news(1, "v")
+        assert await ending(slow) == "lagging"
+
+
+async def test_events_of_a_kind_can_be_pulled_out_of_their_turn() -> None:
+    subscription = Subscription(4, ())
+    ack, other = Event("push_ack", {}, "s"), Event("push_ack", {}, "t")
+    for event in (news(1), ack, news(2), other):
+        subscription.offer(event)
+    assert subscription.pull("push_ack") == [ack, other]
+    assert subscription.pull("push_ack") == []
+    assert [await subscription.next(0) for _ in range(3)] == [news(1), news(2), None]
 
 
 async def test_a_subscription_ends_with_its_block_however_that_ends(hub: Hub) -> None:

@@ -57,6 +57,7 @@ class Query(Strict):
     wait: float = Field(default=0, ge=0)
     fresh: bool = False
     name: str | None = None
+    tag: tuple[str, ...] = ()
 
 
 async def _echo(request: web.Request) -> web.Response:
@@ -334,8 +335,8 @@ async def test_all_bodies_together_are_bounded() -> None:
 
 
 async def test_queries_are_coerced(client: TestClient[web.Request, web.Application]) -> None:
-    response = await client.get("/query?wait=1.5&fresh=true&name=5")
-    assert await response.json() == {"wait": 1.5, "fresh": True, "name": "5"}
+    response = await client.get("/query?wait=1.5&tag=b&fresh=true&name=5&tag=a")
+    assert await response.json() == {"wait": 1.5, "fresh": True, "name": "5", "tag": ["b", "a"]}
 
 
 @pytest.mark.parametrize(

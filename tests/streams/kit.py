@@ -19,11 +19,16 @@ class Heard:
     """A listener that writes down what it hears."""
 
     def __init__(self) -> None:
+        self.creations: list[str] = []
         self.settlements: list[tuple[str, int, int]] = []
         self.turns: list[tuple[str, int]] = []
+        self.moves: list[tuple[str, int, int]] = []
         self.deletions: list[str] = []
         self.may_delete = asyncio.Event()
         self.may_delete.set()
+
+    def created(self, session: Session) -> None:
+        self.creations.append(session.id)
 
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         assert seconds >= 0
@@ -31,6 +36,9 @@ class Heard:
 
     def turned(self, session: Session) -> None:
         self.turns.append((session.id, session.version))
+
+    def moved(self, session: Session, tokens: int) -> None:
+        self.moves.append((session.id, session.version, tokens))
 
     async def deleted(self, session: Session) -> None:
         await self.may_delete.wait()

@@ -14,45 +14,47 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize(max_entries=st.integers(1, 6), max_bytes=st.integers(4, 20))
     def start(self, max_entries: int, max_bytes: int) -> None:
         self.queue = IngestQueue(max_entries, max_bytes)
-        self.model: list[tuple[float, Entry]] = []
+        self.model: list[Entry] = []
         self.pushed = self.taken = 0
-        self.now = 0.0
 
     @rule(sizes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=9))
     def offer(self, sizes: list[tuple[int, int]]) -> None:
-        self.now += 1
         before = self.pushed - self.taken - len(self.model)
         entries = [
             Entry((self.pushed + number, *[0] * padding), size) for number, (size, padding) in enumerate(sizes, 1)
         ]
         self.pushed += len(entries)
-        self.model += [(self.now, entry) for entry in entries]
-        while len(self.model) > self.queue.max_entries or sum(e.size for _, e in self.model) > self.queue.max_bytes:
+        self.model += entries
+        while len(self.model) > self.queue.max_entries or sum(e.size for e in self.model) > self.queue.max_bytes:
             del self.model[0]
-        dropped = self.queue.offer(entries, self.now)
+        dropped = self.queue.offer(entries)
         assert dropped == self.pushed - self.taken - len(self.model) - before
 
-    @rule()
-    def take(self) -> None:
-        batch = self.queue.take()
-        if not self.model:
+    @rule(room=st.none() | st.integers(0, 12))
+    def take(self, room: int | None) -> None:
+        batch = self.queue.take(room)
+        count, left = 0, float("inf") if room is None else room
+        while count < len(self.model) and len(self.model[count].tokens) <= left:
+            left -= len(self.model[count].tokens)
+            count += 1
+        if not count:
             assert batch is None
             return
         assert batch is not None
-        assert list(batch.entries) == [entry for _, entry in self.model]
-        assert batch.tokens == [token for _, entry in self.model for token in entry.tokens]
-        assert batch.last == self.pushed
-        assert batch.accepted_at == self.model[0][0]
-        self.taken += len(self.model)
-        self.model = []
+        assert list(batch.entries) == self.model[:count]
+        assert batch.tokens == [token for entry in self.model[:count] for token in entry.tokens]
+        self.taken += count
+        del self.model[:count]
+        assert batch.last == self.pushed - len(self.model)
 
     @invariant()
     def counts_are_exact(self) -> None:
         assert len(self.queue) == len(self.model)
+        assert self.queue.next_tokens == (len(self.model[0].tokens) if self.model else 0)
         assert self.queue.total_pushed == self.pushed
         assert self.queue.total_pushed == self.queue.total_dropped + self.taken + len(self.queue)
-        assert self.queue.size == sum(entry.size for _, entry in self.model)
-        assert self.queue.tokens == sum(len(entry.tokens) for _, entry in self.model)
+        assert self.queue.size == sum(entry.size for entry in self.model)
+        assert self.queue.tokens == sum(len(entry.tokens) for entry in self.model)
 
     @invariant()
     def bounds_hold(self) -> None:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from streams import intake as intake_module
 from streams import manager as manager_module
 from streams.errors import (
     Conflict,
@@ -163,7 +164,7 @@ class SlowTokenizer(FastTokenizer):
 
 
 async def test_a_session_deleted_while_its_data_were_tokenized_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "_ENCODE_INLINE_BYTES", 1)
+    monkeypatch.setattr(intake_module, "_INLINE_BYTES", 1)
     engine, tokenizer = FastEngine(), SlowTokenizer()
     monkeypatch.setattr(engine, "_tokenizer", tokenizer)
     async with managing(engine) as manager:
@@ -290,7 +291,7 @@ async def test_large_pushes_are_read_like_small_ones(engine: FastEngine) -> None
     async with managing(engine) as manager:
         session = manager.create("s")
         texts = [f"{number:04d}".ljust(1024) for number in range(20)]
-        assert sum(map(len, texts)) > manager_module._ENCODE_INLINE_BYTES
+        assert sum(map(len, texts)) > intake_module._INLINE_BYTES
         await manager.push(session, texts)
         await settled(session)
         assert text_of(engine, session) == "".join(f"{text}\n" for text in texts)

@@ -15,12 +15,13 @@ from tests.streams.chatting import assistant, conversation, say, stream_text, us
 from tests.streams.kit import held_by_sessions, held_tokens, managing, settled, until
 
 HEAD = (1, 2)
+TEN, ELEVEN, TWELVE = (Entry((token,), 1) for token in (10, 11, 12))
 FIRST = Turn((user("a"), assistant("b")), (3, 4))
 SECOND = Turn((user("c"), assistant("d")), (5, 6))
 
 
 def timeline() -> Timeline:
-    return Timeline.of(HEAD, [Data((), [10]), FIRST, Data((7,), [11]), SECOND, Data((7,), [12])])
+    return Timeline.of(HEAD, [Data((), [TEN]), FIRST, Data((7,), [ELEVEN]), SECOND, Data((7,), [TWELVE])])
 
 
 def test_tokens_are_head_and_segments() -> None:
@@ -31,16 +32,16 @@ def test_matching_goes_as_far_as_turns_are_repeated_whole() -> None:
     said = timeline()
     history = (*FIRST.messages, *SECOND.messages)
     assert said.kept((*history, user("e"))) == Kept(5, 4, ())
-    assert said.kept((*FIRST.messages, user("x"))) == Kept(3, 2, (12,))
-    assert said.kept((user("x"),)) == Kept(1, 0, (11, 12))
-    assert said.kept(history) == Kept(3, 2, (12,)), "the last one is asked again"
+    assert said.kept((*FIRST.messages, user("x"))) == Kept(3, 2, (TWELVE,))
+    assert said.kept((user("x"),)) == Kept(1, 0, (ELEVEN, TWELVE))
+    assert said.kept(history) == Kept(3, 2, (TWELVE,)), "the last one is asked again"
     assert said.kept(history, all_of_them=True) == Kept(5, 4, ())
-    assert said.kept(()) == Kept(1, 0, (11, 12))
+    assert said.kept(()) == Kept(1, 0, (ELEVEN, TWELVE))
 
 
 def test_a_cut_moves_data_behind_what_stays() -> None:
     said = timeline()
-    cut = said.cut(Kept(3, 2, (12,)), HEAD, (), user_next=True)
+    cut = said.cut(Kept(3, 2, (TWELVE,)), HEAD, (), user_next=True)
     assert cut.tokens == [1, 2, 10, 3, 4, 7, 11, 12]
     assert said == timeline(), "the old one serves until the new one is settled"
     other_head = said.cut(Kept(0, 0, said.data()), (9,), (), user_next=True)
@@ -54,8 +55,8 @@ def test_a_user_message_opened_for_nothing_is_left_out_before_a_tools_answer() -
 
 
 def test_data_after_a_turn_that_no_message_was_opened_for() -> None:
-    said = Timeline.of(HEAD, [FIRST, SECOND, Data((7,), [12])])
-    assert said.cut(Kept(1, 2, (12,)), HEAD, (8,), user_next=True).tokens == [1, 2, 3, 4, 8, 12]
+    said = Timeline.of(HEAD, [FIRST, SECOND, Data((7,), [TWELVE])])
+    assert said.cut(Kept(1, 2, (TWELVE,)), HEAD, (8,), user_next=True).tokens == [1, 2, 3, 4, 8, 12]
 
 
 def test_echoes() -> None:
@@ -74,7 +75,7 @@ def test_echoes() -> None:
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 40))
 def test_a_batch_splits_between_entries(sizes: list[int], read: int) -> None:
-    batch = Batch(tuple(Entry((0,) * size, size) for size in sizes), last=100, accepted_at=1.0)
+    batch = Batch(tuple(Entry((0,) * size, size) for size in sizes), last=100)
     first, rest = batch.split(read)
     parts = [part for part in (first, rest) if part]
     assert [entry for part in parts for entry in part.entries] == list(batch.entries)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from flashquery.answers import Answer
 from flashquery.queries import Changes, FlashQuery
 from flashquery.ready import Ready
-from service.api.fields import INT64, SESSION_ID, Generated, NonEmpty, fits
+from service.api.fields import INT64, NAME, SESSION_ID, Generated, NonEmpty, fits
 from service.api.sessions.notify import Notify, NotifyObject, Url
 from service.bodies import Strict
 from streams.session import Session
@@ -103,6 +103,20 @@ class FlashUpdate(FlashOptions):
         return self
 
 
+TypeName = Literal["ohlcv", "iot", "spatial", "event", "vitals"]
+
+
+class TypeCreate(Strict):
+    """A type of entries of one's own."""
+
+    name: Annotated[str, Field(pattern=NAME)] = "custom"
+    schema_: Annotated[dict[str, Any], Field(alias="schema", description="JSON schema of an entry, an object.")]
+    template: Annotated[
+        NonEmpty,
+        Field(max_length=1024, description="The line an entry is read as: text with `{field}` or `{field:.2f}` in it."),
+    ]
+
+
 class SessionCreate(Strict):
     """A session to create; everything is optional."""
 
@@ -112,6 +126,23 @@ class SessionCreate(Strict):
     pre_decode: Annotated[
         bool, Field(description="Keep a ready position: what the model would say next to the data, without a question.")
     ] = False
+    window: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            lt=INT64,
+            description="Sliding window in tokens: the stream, its system prompt included, is kept within it; the "
+            "oldest leaves. The stream only grows if absent.",
+        ),
+    ] = None
+    window_seconds: Annotated[
+        float | None,
+        Field(gt=0, le=31_536_000, description="Ours: sliding window in seconds; what is older leaves."),
+    ] = None
+    type: Annotated[
+        TypeName | TypeCreate | None,
+        Field(description="Ours: type of the entries that are pushed as objects; a built-in one, or one of your own."),
+    ] = None
     system: Annotated[
         str | None,
         Field(min_length=1, max_length=65_536, description="Ours: system prompt that stands before the data."),
@@ -129,17 +160,28 @@ class SessionCreate(Strict):
         return flash
 
 
+Entry = NonEmpty | dict[str, Any]
+
+
+def _items(data: Entry | list[Entry] | None) -> list[Entry]:
+    return data if isinstance(data, list) else [] if data is None else [data]
+
+
 class PushBody(Strict):
     """Data to push."""
 
     data: Annotated[
-        NonEmpty | list[NonEmpty],
-        Field(min_length=1, max_length=16 * 2**20, description="One entry, or several in order. Raw text."),
+        Entry | list[Entry],
+        Field(
+            min_length=1,
+            max_length=16 * 2**20,
+            description="One entry, or several in order: raw text, or (ours) objects of the session's `type`.",
+        ),
     ]
 
     @property
-    def texts(self) -> list[str]:
-        return [self.data] if isinstance(self.data, str) else self.data
+    def items(self) -> list[Entry]:
+        return _items(self.data)
 
 
 class GenerateBody(Generated):
@@ -157,6 +199,24 @@ class GenerateBody(Generated):
         GapThreshold | None,
         Field(description="How sure; least logit gap, in nats. If absent, that Flash Query's, or 2.0."),
     ] = None
+
+
+class StatsQuery(Strict):
+    """Query string of the statistics."""
+
+    over: Annotated[
+        Literal["window", "stream"],
+        Field(description="What the window shows, or everything ever read. The same where there is no window."),
+    ] = "window"
+
+
+class StatsObject(BaseModel):
+    """Statistics, computed outside of the model, of the entries that it has read; the fields are those of the type."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, Field(description="`text` for raw text.")]
+    count: Annotated[int, Field(description="Entries.")]
 
 
 class PollQuery(Strict):
@@ -195,6 +255,14 @@ class SessionObject(BaseModel):
     ready_token: Annotated[int | None, Field(description="While ready: the most likely token there.")] = None
     ready_gap: Annotated[float | None, Field(description="While ready: its logit gap, in nats.")] = None
     evicted: Annotated[int, Field(description="Entries that left through a window.")]
+    type: Annotated[str | None, Field(description="Ours: type of the entries.")] = None
+    window: Annotated[int | None, Field(description="Sliding window in tokens.")] = None
+    window_slack: Annotated[
+        int | None,
+        Field(description="Ours: tokens by which data may exceed the window while it moves; a turn is let in whole."),
+    ] = None
+    window_seconds: Annotated[float | None, Field(description="Ours: sliding window in seconds.")] = None
+    frozen_end: Annotated[int | None, Field(description="End of what no window takes away, in tokens.")] = None
 
     @classmethod
     def of(cls, session: Session, ready: Ready | None) -> SessionObject:
@@ -215,6 +283,11 @@ class SessionObject(BaseModel):
             ready_token=None if ready is None else ready.token,
             ready_gap=None if ready is None else ready.gap,
             evicted=session.evicted,
+            type=None if session.type is None else session.type.name,
+            window=session.window.tokens,
+            window_slack=session.window.slack or None,
+            window_seconds=session.window.seconds,
+            frozen_end=session.frozen_end if session.windowed or session.timeline.frozen else None,
         )
 
 
@@ -383,14 +456,14 @@ class SocketMessage(Strict):
     """A message from a websocket client."""
 
     type: Literal["push", "ping", "close"]
-    data: Annotated[NonEmpty | list[NonEmpty] | None, Field(min_length=1, max_length=16 * 2**20)] = None
+    data: Annotated[Entry | list[Entry] | None, Field(min_length=1, max_length=16 * 2**20)] = None
 
     @model_validator(mode="after")
     def _push_has_data(self) -> SocketMessage:
         if self.type == "push" and self.data is None:
-            raise ValueError("a push needs `data`: a text, or a list of texts")
+            raise ValueError("a push needs `data`: an entry, or a list of entries")
         return self
 
     @property
-    def texts(self) -> list[str]:
-        return [self.data] if isinstance(self.data, str) else self.data or []
+    def items(self) -> list[Entry]:
+        return _items(self.data)

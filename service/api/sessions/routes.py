@@ -14,15 +14,18 @@ from service.api.requests import find_session
 from service.api.sessions import protocol
 from service.api.sessions.generate import generate
 from service.api.sessions.notify import Notify, NotifyObject
-from service.bodies import read_model, respond
+from service.bodies import query_model, read_model, respond
 from service.core import CORE
+from service.delivery.feed import Feed
 from service.delivery.polling import poll
 from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
 from service.keys import METRICS, SETTINGS
 from service.openapi import Operation
+from streams.entries import BUILTIN, EntryType, defined
 from streams.errors import Conflict, InvalidInput
 from streams.session import Session
+from streams.window import Window
 
 
 def session_of(request: web.Request) -> Session:
@@ -48,7 +51,13 @@ async def create(request: web.Request) -> web.Response:
     if len(body.flash) > settings.max_flash_queries:
         raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
     manager = request.app[CORE].manager
-    session = manager.create(body.id, body.system, pre_decode=body.pre_decode)
+    session = manager.create(
+        body.id,
+        body.system,
+        type=entry_type(body.type),
+        window=Window(body.window, body.window_seconds),
+        pre_decode=body.pre_decode,
+    )
     try:
         for query in body.flash:
             _register(request, session, query)
@@ -62,6 +71,13 @@ async def list_sessions(request: web.Request) -> web.Response:
     core = request.app[CORE]
     sessions = [protocol.SessionObject.of(session, core.flash.ready(session)) for session in core.manager.sessions()]
     return respond(request, protocol.SessionList(data=sessions).model_dump(exclude_none=True))
+
+
+def entry_type(given: protocol.TypeName | protocol.TypeCreate | None) -> EntryType | None:
+    """The type that a client names or defines. Raises InvalidInput."""
+    if isinstance(given, protocol.TypeCreate):
+        return defined(given.name, given.schema_, given.template)
+    return None if given is None else BUILTIN[given]
 
 
 async def get(request: web.Request) -> web.Response:
@@ -81,9 +97,17 @@ async def push(request: web.Request) -> web.Response:
     started = time.monotonic()
     session = session_of(request)
     body = await read_model(request, protocol.PushBody)
-    ack = await request.app[CORE].manager.push(session, body.texts)
+    ack = await request.app[CORE].manager.push(session, body.items)
     request.app[METRICS].push_ack.observe(time.monotonic() - started)
     return respond(request, asdict(ack))
+
+
+async def stats(request: web.Request) -> web.Response:
+    session = session_of(request)
+    over = query_model(request, protocol.StatsQuery).over
+    session.touch()
+    kind = "text" if session.type is None else session.type.name
+    return respond(request, {"type": kind, **session.statistics(over)})
 
 
 async def ask(request: web.Request) -> web.StreamResponse:
@@ -179,11 +203,14 @@ async def delete_flash(request: web.Request) -> web.Response:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    return await stream_events(request, session_of(request))
+    session = session_of(request)
+    return await stream_events(request, Feed(request.app[CORE], [session]))
 
 
 async def socket(request: web.Request) -> web.StreamResponse:
-    return await serve_socket(request, session_of(request))
+    session = session_of(request)
+    feed = Feed(request.app[CORE], [session])
+    return await serve_socket(request, feed, protocol.SocketMessage, lambda _: session.id)
 
 
 _NOT_FOUND = {404: "Unknown session."}
@@ -241,6 +268,18 @@ OPERATIONS = (
         request=protocol.PushBody,
         response=protocol.PushAckObject,
         statuses={**_NOT_FOUND, 503: "The KV cache is full, or the engine is not available."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/stats",
+        handler=stats,
+        tag="Sessions",
+        summary="Statistics of the data",
+        description="Exact, computed outside of the model over the entries of the present version; the fields "
+        "depend on the session's `type`.",
+        query=protocol.StatsQuery,
+        response=protocol.StatsObject,
+        statuses=_NOT_FOUND,
     ),
     Operation(
         method="POST",

@@ -138,6 +138,8 @@ class Deletions:
     def __init__(self) -> None:
         self.ids: list[str] = []
 
+    def created(self, session: Any) -> None: ...
+
     def settled(self, session: Any, tokens: int, seconds: float) -> None: ...
 
     async def deleted(self, session: Any) -> None:

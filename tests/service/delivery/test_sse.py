@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 from redis.asyncio import Redis
 
@@ -16,11 +14,10 @@ from flashquery.events import Event
 from tests import apps
 from tests.apps import answered, core, ok, server_side, settled, until
 from tests.engine.fast import FastEngine
+from tests.service.delivery.sse import parse, read
 
 SESSION = "/v1/sessions/s"
 EVENTS = f"{SESSION}/events"
-
-Named = tuple[str, dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -31,20 +28,6 @@ async def _session(client: apps.Client) -> None:
 async def push(client: apps.Client) -> None:
     await ok(client, "POST", f"{SESSION}/push", {"data": "x"})
     await settled(client, "s")
-
-
-def parse(frame: bytes) -> Named:
-    """A frame must be exactly an `event: ` line, a `data: ` line and a blank one."""
-    event, data, *rest = frame.split(b"\n")
-    assert rest == [b"", b""]
-    assert event.startswith(b"event: ")
-    assert data.startswith(b"data: ")
-    return event[7:].decode(), orjson.loads(data[6:])
-
-
-async def read(response: aiohttp.ClientResponse) -> Named:
-    async with asyncio.timeout(10):
-        return parse(await response.content.readuntil(b"\n\n"))
 
 
 async def test_the_first_frame_is_connected(client: apps.Client) -> None:
@@ -144,10 +127,10 @@ async def test_a_subscriber_that_falls_behind_is_ended(redis: Redis, tmp_path: P
         async with client.get(EVENTS) as response, client.get(EVENTS) as patient:
             await read(response)
             await read(patient)
-            subscriptions = core(client).flash.hub._subscribers["s"]
+            subscriptions = core(client).flash.hub._named["s"]
             lagging = next(iter(subscriptions))
             for version in range(3):
-                lagging.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}))
+                lagging.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}, "s"))
             await until(lambda: core(client).flash.hub.subscribers == 1)
             await push(client)
             ended, other = sorted(await asyncio.gather(response.content.readany(), patient.content.readany()), key=len)
@@ -162,10 +145,10 @@ async def test_a_client_that_never_reads_is_dropped(redis: Redis, tmp_path: Path
             deaf.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             hub = core(client).flash.hub
             await until(lambda: hub.subscribers)
-            (subscription,) = hub._subscribers["s"]
+            (subscription,) = hub._named["s"]
             # More than the kernel's buffers take.
             for _ in range(40):
-                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}))
+                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}, "s"))
             await until(lambda: not hub.subscribers)
             assert core(client).manager.get("s").idle
             await until(lambda: not server_side(client, deaf))

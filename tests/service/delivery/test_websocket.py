@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from redis.asyncio import Redis
 from tests import apps
 from tests.apps import answered, call, core, ok, settled
 from tests.engine.fast import FastEngine
-from tests.service.delivery.frames import PING, PONG, TEXT, raw
+from tests.service.delivery.frames import PING, PONG, TEXT, UPGRADE, raw
 
 SESSION = "/v1/sessions/s"
 WS = f"{SESSION}/ws"
@@ -207,13 +206,7 @@ async def test_a_message_may_come_in_fragments(client: apps.Client) -> None:
 
 async def refused(client: apps.Client, path: str = WS, **options: Any) -> tuple[int, dict[str, Any]]:
     """Status and error of a handshake that must be refused as plain HTTP."""
-    headers = {
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode(),
-        **options.pop("headers", {}),
-    }
+    headers = {**UPGRADE, **options.pop("headers", {})}
     headers = {name: value for name, value in headers.items() if value}
     status, reply = await call(client, "GET", path, headers=headers, **options)
     assert reply["error"].keys() == {"message", "type", "param", "code"}

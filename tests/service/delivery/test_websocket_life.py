@@ -177,9 +177,9 @@ async def test_a_subscriber_that_falls_behind_is_closed(redis: Redis, tmp_path: 
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
             await socket.receive()
-            (subscription,) = core(client).flash.hub._subscribers["s"]
+            (subscription,) = core(client).flash.hub._named["s"]
             for version in range(3):
-                subscription.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}))
+                subscription.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}, "s"))
             assert await socket.rest() == [(CLOSE, b"")]
 
 
@@ -190,9 +190,9 @@ async def test_a_client_that_never_reads_is_dropped(
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
             hub = core(client).flash.hub
-            (subscription,) = hub._subscribers["s"]
+            (subscription,) = hub._named["s"]
             for _ in range(40):
-                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}))
+                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}, "s"))
             # It lives, and says so.
             with contextlib.suppress(ConnectionError):
                 while hub.subscribers:

@@ -1,0 +1,77 @@
+"""One connection for the events of many sessions, and for pushes to them."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.events.protocol import AddressedMessage, FeedQuery
+from service.bodies import query_model
+from service.core import CORE
+from service.delivery.feed import Feed, labelled
+from service.delivery.sse import stream_events
+from service.delivery.websocket import serve_socket
+from service.keys import SETTINGS
+from service.openapi import Operation
+from streams.errors import InvalidInput
+
+
+def _feed(request: web.Request, query: FeedQuery) -> Feed:
+    """The feed that a query string asks for.
+
+    Raises:
+        InvalidInput: it names more sessions than there can be.
+        NotFound: one of them does not exist.
+    """
+    most = request.app[SETTINGS].max_sessions
+    if len(query.session) > most:
+        raise InvalidInput(f"session: at most {most} can be named; give their `prefix`", param="session")
+    core = request.app[CORE]
+    return Feed(core, map(core.manager.get, query.session), query.prefix, labelled)
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    query = query_model(request, FeedQuery)
+    if not query.session and query.prefix is None:
+        raise InvalidInput(
+            "session: name at least one, or give a `prefix`, which may be empty for every session", param="session"
+        )
+    return await stream_events(request, _feed(request, query))
+
+
+async def socket(request: web.Request) -> web.StreamResponse:
+    feed = _feed(request, query_model(request, FeedQuery))
+    return await serve_socket(request, feed, AddressedMessage, lambda message: message.session_id)
+
+
+_UNKNOWN = {404: "A session that was named does not exist."}
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/v1/events",
+        handler=events,
+        tag="Events",
+        summary="Stream events of several sessions (SSE)",
+        description="Ours. As the stream of one session, for all that are named or whose ids start with a prefix: "
+        "`connected` and a `flash_ready` for every cached answer of each, then what happens to them, and `deleted` "
+        "when one is gone. Every event carries its `session_id`. Without a prefix it ends with the last session; it "
+        "also ends when the client falls behind or the server stops: reconnect and start from the replay.",
+        query=FeedQuery,
+        content_types=("text/event-stream",),
+        statuses=_UNKNOWN,
+        streams=True,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/ws",
+        handler=socket,
+        tag="Events",
+        summary="Websocket for several sessions",
+        description="Ours. Receive what `/v1/events` streams, and push to any session: "
+        '`{"type": "push", "session_id": "…", "data": …}`. Without sessions or a prefix it only pushes. JSON text '
+        "frames, or msgpack binary frames under the `msgpack` subprotocol.",
+        query=FeedQuery,
+        statuses={**_UNKNOWN, 101: "Switching protocols."},
+        streams=True,
+    ),
+)

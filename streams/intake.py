@@ -1,0 +1,69 @@
+"""What is pushed, as entries: rendered by the stream's type, tokenized once, bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from streams.engine.base import Tokenizer
+from streams.entries import EntryType
+from streams.errors import InvalidInput
+from streams.ingest import Entry
+
+Item = str | Mapping[str, object]
+
+# This much text takes about as long as the event loop may be held up: a millisecond or two.
+_INLINE_BYTES = 16 * 1024
+# An object takes longer to check and to render than its text to encode.
+_OBJECT_BYTES = 256
+
+
+class Intake:
+    """Makes entries.
+
+    Args:
+        tokenizer: encodes.
+        limit: bytes that an entry may have.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
+        self._tokenizer = tokenizer
+        self._limit = limit
+
+    async def entries(self, type: EntryType | None, items: Sequence[Item]) -> list[Entry]:
+        """Entries for ``items``, in order.
+
+        Args:
+            type: of objects; None where there may be none.
+            items: texts and objects, at least one.
+
+        Raises:
+            InvalidInput: one is too large, or not of the type; ``param`` says which.
+        """
+        size = sum(len(item) if isinstance(item, str) else _OBJECT_BYTES for item in items)
+        if size <= _INLINE_BYTES:
+            return self._entries(type, items)
+        return await asyncio.to_thread(self._entries, type, items)
+
+    def _entries(self, type: EntryType | None, items: Sequence[Item]) -> list[Entry]:
+        now = time.time()
+        return [self._entry(type, item, f"data.{number}", now) for number, item in enumerate(items)]
+
+    def _entry(self, type: EntryType | None, item: Item, param: str, now: float) -> Entry:
+        record: object = None
+        if isinstance(item, str):
+            line = item
+        elif type is None:
+            raise InvalidInput(
+                f"{param}: this session takes texts; to push objects, create it with a `type`", param=param
+            )
+        else:
+            record = type.parse(item, param)
+            line = type.line(record)
+        size = len(line.encode())
+        if size > self._limit:
+            raise InvalidInput(
+                f"{param}: an entry has {size} bytes, the limit is {self._limit}; split it into several", param=param
+            )
+        return Entry(tuple(self._tokenizer.encode(f"{line}\n")), size, now, record)

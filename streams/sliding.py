@@ -1,0 +1,141 @@
+"""Windows that move: what stays is read into a hold of its own in the background, and then takes the stream's place.
+
+Until then the old hold serves, and both take in what comes. Where the KV cache has no room for two, the stream's own
+hold is read anew in place: questions are slower meanwhile, never wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from streams.engine.base import Engine, Priority
+from streams.errors import AskaheadError, Unavailable
+from streams.pacer import Pacer
+from streams.residency import Resident
+from streams.session import Session
+from streams.timeline import Eviction
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Move:
+    """A window on its way.
+
+    Attributes:
+        spare: reads what stays; what the stream was held by, once it has moved.
+        task: moves it.
+    """
+
+    spare: Resident
+    task: asyncio.Task[None] = field(init=False)
+
+
+class Sliding:
+    """Moves windows; owns one task per window that moves.
+
+    Args:
+        engine: holds.
+        pacer: shares the engine.
+        grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
+        moved: called with a session, and the tokens that were read for it, whenever its window has moved.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        pacer: Pacer,
+        *,
+        grant: Callable[[object, int], None],
+        moved: Callable[[Session, int], None],
+    ) -> None:
+        self._engine = engine
+        self._pacer = pacer
+        self._grant = grant
+        self._moved = moved
+        self._moves: dict[Session, Move] = {}
+
+    def tend(self, session: Session) -> None:
+        """Begin to move the session's window if that is due and not on its way."""
+        if session in self._moves or session.failure is not None:
+            return
+        if session.window.overdue(session.timeline, session.next_tokens, time.time()):
+            move = self._moves[session] = Move(Resident(self._engine, self._pacer, Priority.WARM))
+            move.task = asyncio.create_task(self._run(session, move), name=f"window-{session.id}")
+
+    def moving(self, session: Session) -> bool:
+        """Whether the session's window is on its way."""
+        return session in self._moves
+
+    def expires_in(self, session: Session) -> float | None:
+        """Seconds until the session has to be tended again though nothing comes; None if it need not be."""
+        expiry = None if session in self._moves else session.window.expiry(session.timeline)
+        return None if expiry is None else max(0.0, expiry - time.time())
+
+    async def stop(self, session: Session) -> None:
+        """Leave the session's window where it is, and give back what was read for it."""
+        move = self._moves.get(session)
+        if move is not None:
+            move.task.cancel()
+            await asyncio.gather(move.task, return_exceptions=True)
+
+    async def _run(self, session: Session, move: Move) -> None:
+        try:
+            await self._slide(session, move)
+        except AskaheadError as error:
+            self._fail(session, error.message)
+        except Exception:
+            log.exception("the window of session %s cannot move", session.id)
+            self._fail(session, "internal error; the server's log has the details")
+        finally:
+            await move.spare.release()
+            self._grant(move, 0)
+            del self._moves[session]
+
+    def _fail(self, session: Session, reason: str) -> None:
+        log.error("session %s stopped reading: %s", session.id, reason)
+        session.failure = session.failure or reason
+
+    async def _slide(self, session: Session, move: Move) -> None:
+        lineage, eviction = None, Eviction()
+        while True:
+            if session.timeline.lineage is not lineage:
+                lineage = session.timeline.lineage
+                eviction = session.window.eviction(session.timeline, session.next_tokens, time.time())
+                if not eviction:
+                    return
+            await self._read_ahead(session, move, eviction)
+            async with session.reading:
+                if session.timeline.lineage is not lineage:
+                    continue
+                goal = session.timeline.without(eviction).tokens
+                held = move.spare if self._granted(move, len(goal)) else session.held
+                if await held.read(goal, stop=lambda: session.turning):
+                    self._settle(session, move, eviction, held)
+                    return
+
+    async def _read_ahead(self, session: Session, move: Move, eviction: Eviction) -> None:
+        """Read most of it while the stream goes on."""
+        lineage, goal = session.timeline.lineage, session.timeline.without(eviction).tokens
+        if self._granted(move, len(goal)):
+            await move.spare.read(goal, stop=lambda: session.timeline.lineage is not lineage)
+
+    def _granted(self, move: Move, tokens: int) -> bool:
+        try:
+            self._grant(move, tokens)
+        except Unavailable:
+            return False
+        return True
+
+    def _settle(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> None:
+        read = len(held.content) - held.cached
+        old = session.settle_move(eviction, held)
+        if held is move.spare:
+            move.spare = old
+        self._grant(session, session.committed)
+        self._moved(session, read)
+        session.wake()

@@ -1,0 +1,145 @@
+"""Ten thousand entries through a window of 4,096 tokens, on the real engine, with somebody asking all the while."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from streams.engine.base import Held, Piece, Priority, Sampling
+from streams.engine.vllm import VllmEngine
+from streams.manager import Limits, Manager
+from streams.session import Session
+from streams.window import Window
+
+WINDOW = 4096
+ENTRIES = 10_000
+BATCH = 25
+QUESTION = "Is the last value above the first? Answer yes or no."
+
+
+class Counting:
+    """The real engine, and what it was asked to compute."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self._engine = engine
+        self.prefilled = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def hold(self, priority: Priority = Priority.INGEST) -> CountingHeld:
+        return CountingHeld(self, self._engine.hold(priority))
+
+
+class CountingHeld:
+    def __init__(self, counting: Counting, held: Held) -> None:
+        self._counting = counting
+        self._held = held
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._held, name)
+
+    async def extend(self, tokens: Sequence[int]) -> None:
+        first = self._held.tokens == 0
+        await self._held.extend(tokens)
+        self._counting.prefilled += len(tokens) - (self._held.cached if first else 0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    version: int
+    tokens: tuple[int, ...]
+    evicted: int
+    covered: int
+    answer: str
+    first_token: float
+    moving: bool
+
+
+async def ask(manager: Manager, session: Session) -> Asked:
+    prompt = manager.questions.prompt(session, manager.questions.encode(QUESTION))
+    evicted, covered = session.evicted, session.covered
+    moving = manager.moving(session)
+    started, first, text = time.monotonic(), 0.0, ""
+    with manager.questions.foreground(session):
+        reply = manager.questions.reply(prompt, Sampling(max_tokens=2))
+        async with aclosing(reply):
+            async for delta in reply.deltas():
+                first = first or time.monotonic() - started
+                text += delta.content
+    moving = moving and manager.moving(session)
+    return Asked(prompt.version or 0, prompt.tokens, evicted, covered, text, first, moving)
+
+
+async def again(engine: VllmEngine, tokens: Sequence[int]) -> str:
+    pieces: AsyncGenerator[Piece, None] = engine.generate(tokens, Sampling(max_tokens=2), Priority.FOREGROUND)
+    async with aclosing(pieces):
+        return "".join([piece.text async for piece in pieces])
+
+
+@pytest.mark.timeout(1200)
+async def test_ten_thousand_entries(vllm_engine: VllmEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = Counting(vllm_engine)
+    walk = random.Random(1)
+    value, lines = 50.0, []
+    for _ in range(ENTRIES):
+        value = min(99.0, max(1.0, value + walk.uniform(-1, 1)))
+        lines.append(f"{value:.0f}")
+    encoded = [tuple(vllm_engine.tokenizer.encode(f"{line}\n")) for line in lines]
+    asked: list[Asked] = []
+    longest = 0
+    async with Manager(engine, Limits()) as manager:  # type: ignore[arg-type]
+        session = manager.create("s", window=Window(WINDOW))
+        done = asyncio.Event()
+
+        async def produce() -> None:
+            nonlocal longest
+            for start in range(0, ENTRIES, BATCH):
+                ack = await manager.push(session, lines[start : start + BATCH])
+                assert ack.dropped == 0
+                while session.queue.tokens > 4 * BATCH:
+                    longest = max(longest, session.tokens)
+                    await asyncio.sleep(0.01)
+            await session.resident(ENTRIES, 120)
+            done.set()
+
+        async def watch() -> None:
+            while not done.is_set():
+                if session.version:
+                    asked.append(await ask(manager, session))
+                await asyncio.sleep(1.0)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(produce())
+            tasks.create_task(watch())
+        head = session.frame.head
+        tail = (*manager.questions.encode(QUESTION), *session.frame.tail)
+        for each in asked:
+            shown = [token for tokens in encoded[each.evicted : each.covered] for token in tokens]
+            assert each.tokens == (*head, *shown, *tail), "a whole timeline: nothing twice, nothing missing"
+        assert session.evicted + sum(1 for _ in session.timeline.entries) == ENTRIES
+    pushed = sum(map(len, encoded))
+    moving = [each.first_token for each in asked if each.moving]
+    still = [each.first_token for each in asked if not each.moving and len(each.tokens) > WINDOW // 2]
+    for each in asked[:: max(1, len(asked) // 8)]:
+        assert await again(vllm_engine, each.tokens) == each.answer
+    figures = (
+        f"\n{len(asked)} questions; first token while the window moves {statistics.median(moving) * 1000:.0f} ms "
+        f"({len(moving)}), between {statistics.median(still) * 1000:.0f} ms ({len(still)}), worst "
+        f"{max(moving) * 1000:.0f} and {max(still) * 1000:.0f}; {engine.prefilled} tokens read of {pushed} pushed, "
+        f"{engine.prefilled / pushed:.2f}; longest {longest}"
+    )
+    with capsys.disabled():
+        print(figures)
+    assert longest <= WINDOW + session.window.slack
+    assert pushed < engine.prefilled <= 2.2 * pushed
+    assert len(moving) >= 5
+    assert statistics.median(moving) <= 3 * statistics.median(still), figures
