@@ -36,8 +36,8 @@ class Entry(BaseModel):
     timestamp: Int64 | None = None
     """Unix time in seconds."""
 
-    def line(self) -> str:
-        """The entry as the model reads it: one line, without its newline."""
+    def fields(self) -> str:
+        """The entry as the model reads it: one line, without the timestamp and the newline."""
         raise NotImplementedError
 
 
@@ -169,7 +169,8 @@ class BuiltIn(EntryType, Generic[E]):
         raise InvalidInput(f"{path}: {detail['msg'].removeprefix('Value error, ')}", param=path)
 
     def line(self, record: E) -> str:
-        return record.line()
+        fields = record.fields()
+        return fields if record.timestamp is None else f"@{record.timestamp} {fields}"
 
     def statistics(self, windowed: bool) -> Statistics[E]:
         return self._statistics(windowed)

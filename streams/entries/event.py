@@ -23,8 +23,8 @@ class Event(Entry):
     cat: Name
     cnt: Annotated[Int64, Field(ge=0)]
 
-    def line(self) -> str:
-        return f"{word(self.src)} severity{self.sev} {word(self.cat)} count{self.cnt}"
+    def fields(self) -> str:
+        return f"{word(self.src)} severity {self.sev} {word(self.cat)} count {self.cnt}"
 
 
 class EventStatistics(Statistics[Event]):

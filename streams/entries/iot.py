@@ -22,8 +22,8 @@ class Reading(Entry):
         """Whether the value is outside of its range; the thresholds themselves are inside."""
         return not self.lo <= self.val <= self.hi
 
-    def line(self) -> str:
-        return f"{word(self.sid)}={number(self.val)} lo{number(self.lo)} hi{number(self.hi)}"
+    def fields(self) -> str:
+        return f"{word(self.sid)} {number(self.val)} [{number(self.lo)},{number(self.hi)}]"
 
 
 class ReadingStatistics(Statistics[Reading]):

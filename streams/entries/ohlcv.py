@@ -7,7 +7,7 @@ from typing import Any
 
 from streams.entries.accumulators import ExactSum, Highest, Lowest, nearest
 from streams.entries.base import BuiltIn, Entry, Name, Statistics
-from streams.entries.rendering import number
+from streams.entries.rendering import number, word
 
 
 class Candle(Entry):
@@ -20,8 +20,10 @@ class Candle(Entry):
     v: float
     sym: Name | None = None
 
-    def line(self) -> str:
-        return f"o={number(self.o)} h={number(self.h)} l={number(self.l)} c={number(self.c)} v={number(self.v)}"
+    def fields(self) -> str:
+        symbol = "" if self.sym is None else f"{word(self.sym)} "
+        prices = f"open {number(self.o)} high {number(self.h)} low {number(self.l)} close {number(self.c)}"
+        return f"{symbol}{prices} volume {number(self.v)}"
 
 
 class CandleStatistics(Statistics[Candle]):

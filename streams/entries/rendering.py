@@ -24,8 +24,8 @@ def number(value: float) -> str:
 
 
 def word(value: str) -> str:
-    """A name; in quotes where it could be taken for more than one, or for another field."""
-    if any(char in " =\"'" for char in value):
+    """A name; in quotes where it could be taken for more than one, or for a timestamp."""
+    if value.startswith("@") or any(char in " \"'" for char in value):
         return json.dumps(value, ensure_ascii=False)
     return value
 

@@ -19,9 +19,9 @@ class Position(Entry):
     spd: float
     hdg: float
 
-    def line(self) -> str:
-        place = f"x{number(self.x)} y{number(self.y)} z{number(self.z)}"
-        return f"{place} speed{number(self.spd)} heading{number(self.hdg)}"
+    def fields(self) -> str:
+        place = f"{number(self.x)},{number(self.y)},{number(self.z)}"
+        return f"{place} speed {number(self.spd)} heading {number(self.hdg)}"
 
 
 def distance(before: Position, after: Position) -> float:

@@ -32,8 +32,8 @@ class Vitals(Entry):
         """Systolic over diastolic pressure, as it is written in charts."""
         return f"{number(self.bp_s)}/{number(self.bp_d)}"
 
-    def line(self) -> str:
-        return f"hr{number(self.hr)} bp{self.bp} spo2={number(self.spo2)} temp{number(self.temp)}"
+    def fields(self) -> str:
+        return f"hr {number(self.hr)} bp {self.bp} spo2 {number(self.spo2)} temp {number(self.temp)}"
 
 
 CONDITIONS: dict[str, Callable[[Vitals], bool]] = {

@@ -208,6 +208,7 @@ async def test_a_session_does_not_expire_before_its_data_are_read(engine: FastEn
 
 async def test_what_is_pushed_becomes_a_version(manager: Manager, heard: Heard, engine: FastEngine) -> None:
     session = manager.create("s")
+    assert heard.creations == ["s"]
     ack = await manager.push(session, ["one", "two"])
     assert (ack.pushed, ack.dropped, ack.total_pushed, ack.total_dropped) == (2, 0, 2, 0)
     assert (ack.pending, ack.pending_bytes, ack.data_version) == (2, 6, 0)

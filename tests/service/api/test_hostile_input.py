@@ -204,10 +204,25 @@ async def test_any_query_string(client: apps.Client, path: str, query: dict[str,
         assert response.status < 500, await response.text()
 
 
+@given(
+    path=st.sampled_from(["/v1/events", "/v1/ws"]),
+    query=st.lists(
+        st.tuples(st.sampled_from(["session", "prefix", "x", ""]), st.text(max_size=12) | st.just(SESSION)), max_size=4
+    ),
+)
+@fuzz
+async def test_any_selection_of_sessions(client: apps.Client, path: str, query: list[tuple[str, str]]) -> None:
+    async with client.get(path, params=query) as response:
+        assert response.status in (200, 400, 404), await response.text()
+
+
+@pytest.mark.parametrize("path", [f"/v1/sessions/{SESSION}/ws", f"/v1/ws?session={SESSION}"])
 @given(message=values, binary=st.binary(max_size=30), as_binary=st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_websocket_message(client: apps.Client, message: Any, binary: bytes, as_binary: bool) -> None:
-    async with client.ws_connect(f"/v1/sessions/{SESSION}/ws") as socket:
+async def test_any_websocket_message(
+    client: apps.Client, path: str, message: Any, binary: bytes, as_binary: bool
+) -> None:
+    async with client.ws_connect(path) as socket:
         while (await socket.receive_json())["type"] == "flash_ready":
             pass
         if as_binary:
