@@ -16,7 +16,7 @@ Item = str | Mapping[str, object]
 # This much text takes about as long as the event loop may be held up: a millisecond or two.
 _INLINE_BYTES = 16 * 1024
 # An object takes longer to check and to render than its text to encode.
-_OBJECT_BYTES = 256
+_OBJECT_BYTES = 1024
 
 
 class Intake:
