@@ -33,15 +33,22 @@ class Asking:
         self._questions = questions
         self._slots = asyncio.Semaphore(concurrency)
 
-    async def answer(self, session: Session, query: FlashQuery, snapshot: Snapshot) -> Answer:
+    async def answer(self, session: Session, query: FlashQuery, snapshot: Snapshot, preface: str = "") -> Answer:
         """The answer to a query over ``snapshot``.
+
+        Args:
+            session: the stream.
+            query: the question.
+            snapshot: what it is asked over.
+            preface: text to put before the question; as untrusted as data.
 
         Raises:
             Unavailable: the engine failed, or the answer is not one that can be used.
         """
+        question = (*self._questions.encode(preface), *query.tokens)
         if query.tree is None:
-            return await self._say(session, query, snapshot)
-        return await self._choose(session, query, query.tree, snapshot)
+            return await self._say(session, query, question, snapshot)
+        return await self._choose(session, question, query.tree, snapshot)
 
     async def ready(self, session: Session, snapshot: Snapshot) -> Ready | None:
         """The decision point of ``snapshot``: a question without words. None if the model would think first.
@@ -54,8 +61,8 @@ class Asking:
         first = reply.logprobs[0]
         return None if first.thinking else Ready(snapshot.version, first.top[0][0], gap(dict(first.top)))
 
-    async def _say(self, session: Session, query: FlashQuery, snapshot: Snapshot) -> Answer:
-        prompt = self._questions.prompt(session, query.tokens, snapshot=snapshot)
+    async def _say(self, session: Session, query: FlashQuery, question: Prefix, snapshot: Snapshot) -> Answer:
+        prompt = self._questions.prompt(session, question, snapshot=snapshot)
         reply = await self._run(
             prompt, Sampling(query.max_tokens, top_logprobs=2), Shape(choice="none", schema=query.schema)
         )
@@ -71,11 +78,11 @@ class Asking:
         finish_reason: FinishReason = "length" if reply.finish_reason == "length" else "stop"
         return Answer(reply.message.content, snapshot.version, confidence, time.time(), finish_reason)
 
-    async def _choose(self, session: Session, query: FlashQuery, tree: ChoiceTree, snapshot: Snapshot) -> Answer:
+    async def _choose(self, session: Session, question: Prefix, tree: ChoiceTree, snapshot: Snapshot) -> Answer:
         found: dict[Prefix, Mapping[int, float]] = {}
 
         async def decide(prefix: Prefix) -> None:
-            prompt = self._questions.prompt(session, query.tokens, answer=prefix, snapshot=snapshot)
+            prompt = self._questions.prompt(session, question, answer=prefix, snapshot=snapshot)
             named = tree.decisions[prefix]
             reply = await self._run(prompt, Sampling(max_tokens=1, top_logprobs=0, logprob_token_ids=named))
             found[prefix] = reply.named_logprobs

@@ -15,13 +15,16 @@ from redis.exceptions import RedisError
 
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
+from flashquery.conditions import Condition
 from flashquery.confidence import ChoiceTree
 from flashquery.events import Event, Hub
 from flashquery.notify import Notifier, Webhook
 from flashquery.outbox import Outbox
 from flashquery.queries import Changes, FlashQuery, Options, Registry
 from flashquery.ready import GAP_THRESHOLD, Ready, first_tokens
+from flashquery.statistics import flat
 from flashquery.waves import Evaluated, Standing, Waves
+from streams.entries import BUILTIN
 from streams.errors import InvalidInput
 from streams.manager import Manager
 from streams.session import Session
@@ -110,10 +113,11 @@ class FlashQueries:
         Raises:
             Conflict: the text is registered already, or there are too many queries.
             InvalidInput: the question is too long to be asked until the stream is full, the model cannot tell the
-                choices apart, or the schema cannot be enforced.
+                choices apart, the schema cannot be enforced, or the condition names statistics that there are not.
             NotFound: the session was deleted meanwhile.
         """
         standing = self._of(session)
+        _check_names(session, options.get("when"))
         tokens = self._questions.encode(text)
         chosen = {choice: self._questions.encode(choice) for choice in choices or ()}
         spent = len(tokens) + len(session.frame.tail) + max(map(len, chosen.values()), default=0)
@@ -151,15 +155,17 @@ class FlashQueries:
 
         Raises:
             NotFound: there is no such query.
+            InvalidInput: the condition names statistics that there are not.
         """
         standing = self._of(session)
+        _check_names(session, changes.get("when"))
         before = standing.registry.get(query_id)
         longest = _clamped(changes.get("max_tokens", before.max_tokens), before.schema)
         values: dict[str, Any] = {**changes, "max_tokens": longest}
         query = replace(before, **values)
         standing.registry.put(query)
         if query.asked != before.asked:
-            standing.versions.pop(query_id, None)
+            standing.last.pop(query_id, None)
             self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
         self._start(session, standing)
         self._announce(session)
@@ -180,7 +186,7 @@ class FlashQueries:
         """Delete a query and its answer; returns how many are left. Raises NotFound."""
         standing = self._of(session)
         standing.registry.remove(query_id)
-        standing.versions.pop(query_id, None)
+        standing.last.pop(query_id, None)
         standing.values.pop(query_id, None)
         if self._notifier is not None:
             self._notifier.forget(session.id, query_id)
@@ -196,7 +202,8 @@ class FlashQueries:
         """The query that is exactly this text and its answer, if that is of the present version."""
         standing = self._of(session)
         query = standing.registry.match(text)
-        if query is None or standing.versions.get(query.id) != session.version:
+        last = None if query is None else standing.last.get(query.id)
+        if query is None or last is None or last.version != session.version:
             return None
         try:
             answer = await self.cache.get(session.id, query.id)
@@ -297,6 +304,17 @@ class FlashQueries:
         self.outbox.discard(session.id)
         self.outbox.put(session.id, "deleted", forget)
         await self.outbox.flush(1.0)
+
+
+def _check_names(session: Session, condition: Condition | None) -> None:
+    """Refuse what could never hold, where that is known: types of users' own may count what has not come yet."""
+    if condition is None or not (session.type is None or BUILTIN.get(session.type.name) is session.type):
+        return
+    known = flat(session.statistics("window"))
+    if unknown := sorted(condition.names - known.keys()):
+        raise InvalidInput(
+            f"when: this session has no statistics named {', '.join(unknown)}; it has {', '.join(known)}", param="when"
+        )
 
 
 def _clamped(max_tokens: int | None, schema: Mapping[str, Any] | None) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
+from flashquery.conditions import Condition
 from flashquery.confidence import ChoiceTree
 from flashquery.notify import Webhook
 from streams.errors import Conflict, NotFound
+from streams.tally import Over
 
 
 class Options(TypedDict, total=False):
@@ -16,6 +18,10 @@ class Options(TypedDict, total=False):
 
     fast_answer: tuple[str, ...]
     gap_threshold: float | None
+    with_stats: Over | None
+    every: int | None
+    min_interval: float | None
+    when: Condition | None
 
 
 class Changes(Options, total=False):
@@ -39,6 +45,10 @@ class FlashQuery:
         notify: who is told when the answer changes.
         fast_answer: candidates for an answer from the ready position, while there is no fresh one.
         gap_threshold: least logit gap for that, in nats; None for the default.
+        with_stats: the statistics that are put before the question.
+        every: it is evaluated after that many versions; None for each.
+        min_interval: seconds between the beginnings of two evaluations, at least.
+        when: it is evaluated where that holds of the statistics ``with_stats`` names, or of the window's.
     """
 
     id: int
@@ -51,11 +61,15 @@ class FlashQuery:
     notify: Webhook | None = None
     fast_answer: tuple[str, ...] = ()
     gap_threshold: float | None = None
+    with_stats: Over | None = None
+    every: int | None = None
+    min_interval: float | None = None
+    when: Condition | None = None
 
     @property
     def asked(self) -> tuple[object, ...]:
         """What of that which can be changed has a say in the answer."""
-        return (self.max_tokens,)
+        return (self.max_tokens, self.with_stats)
 
 
 @dataclass(slots=True)

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 from redis.asyncio.client import Pipeline
 
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
+from flashquery.conditions import Values
 from flashquery.events import Event
 from flashquery.notify import Notifier
 from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
 from flashquery.ready import Ready
+from flashquery.schedule import Last, due_at
+from flashquery.statistics import flat, line
 from streams.errors import AskaheadError
 from streams.session import Session, Snapshot
+from streams.tally import Over
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +53,15 @@ class Standing:
     Attributes:
         registry: the queries.
         due: set when there may be something to evaluate.
-        versions: of each query's newest answer.
-        values: its text.
+        last: each query's last evaluation.
+        values: the answer it gave.
         ready: the newest decision point, for sessions that keep one.
         task: runs the waves.
     """
 
     registry: Registry
     due: asyncio.Event = field(default_factory=asyncio.Event)
-    versions: dict[int, int] = field(default_factory=dict)
+    last: dict[int, Last] = field(default_factory=dict)
     values: dict[int, str] = field(default_factory=dict)
     ready: Ready | None = None
     task: asyncio.Task[None] | None = None
@@ -82,20 +88,13 @@ class Waves:
     async def run(self, session: Session, standing: Standing) -> None:
         """Evaluate a session's queries for as long as it lives."""
         failing = False
+        later: float | None = None
         while True:
-            await standing.due.wait()
+            await _set_or_late(standing.due, later)
             standing.due.clear()
             if not session.version:
                 continue
-            snapshot = session.snapshot()
-            wave = [
-                self._evaluate(session, standing, query, snapshot)
-                for query in standing.registry
-                if standing.versions.get(query.id) != snapshot.version
-            ]
-            if session.pre_decode and (standing.ready is None or standing.ready.version != snapshot.version):
-                # First, since it is the shortest of all.
-                wave.insert(0, self._decide(session, standing, snapshot))
+            wave, later = self._due(session, standing)
             results = await asyncio.gather(*wave, return_exceptions=True)
             failures = [result for result in results if isinstance(result, Exception)]
             if failures and not failing:
@@ -107,18 +106,45 @@ class Waves:
                 )
             elif failing and wave and not failures:
                 log.info("evaluating session %s works again", session.id)
-            failing = bool(failures)
+            if wave:
+                failing = bool(failures)
 
-    async def _evaluate(self, session: Session, standing: Standing, query: FlashQuery, snapshot: Snapshot) -> None:
-        started = time.monotonic()
-        answer = await self._asking.answer(session, query, snapshot)
+    def _due(self, session: Session, standing: Standing) -> tuple[list[Coroutine[Any, Any, None]], float | None]:
+        """What is to be evaluated over the present version, and when to look again if no other comes."""
+        snapshot, now = session.snapshot(), asyncio.get_running_loop().time()
+
+        @cache
+        def statistics(over: Over) -> Values:
+            return flat(session.statistics(over))
+
+        wave: list[Coroutine[Any, Any, None]] = []
+        later: list[float] = []
+        if session.pre_decode and (standing.ready is None or standing.ready.version != snapshot.version):
+            # First, since it is the shortest of all.
+            wave.append(self._decide(session, standing, snapshot))
+        for query in standing.registry:
+            at = due_at(query, standing.last.get(query.id), snapshot.version, now, statistics)
+            if at is None:
+                continue
+            if at > now:
+                later.append(at)
+                continue
+            preface = "" if query.with_stats is None else line(statistics(query.with_stats), query.with_stats)
+            wave.append(self._evaluate(session, standing, query, snapshot, now, preface))
+        return wave, min(later, default=None)
+
+    async def _evaluate(
+        self, session: Session, standing: Standing, query: FlashQuery, snapshot: Snapshot, now: float, preface: str
+    ) -> None:
+        answer = await self._asking.answer(session, query, snapshot, preface)
         if query not in standing.registry:
             return  # removed meanwhile, or changed, and then due again
-        standing.versions[query.id] = snapshot.version
+        standing.last[query.id] = Last(snapshot.version, now)
         changed = standing.values.get(query.id) != answer.value
         standing.values[query.id] = answer.value
         self._publish(session, query, answer, changed)
-        self._evaluated(Evaluated(time.monotonic() - started, session.version - snapshot.version))
+        taken = asyncio.get_running_loop().time() - now
+        self._evaluated(Evaluated(taken, session.version - snapshot.version))
 
     async def _decide(self, session: Session, standing: Standing, snapshot: Snapshot) -> None:
         standing.ready = await self._asking.ready(session, snapshot)
@@ -134,6 +160,13 @@ class Waves:
             event.publish(pipe, session.id)
 
         self._outbox.put(session.id, query.id, store)
+
+
+async def _set_or_late(event: asyncio.Event, when: float | None) -> None:
+    """Wait until the event is set, or until that time of the loop's clock."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(when):
+            await event.wait()
 
 
 def flash_ready(query: FlashQuery, answer: Answer) -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from flashquery.answers import Answer
+from flashquery.conditions import LONGEST, Condition
 from flashquery.queries import Changes, FlashQuery
 from flashquery.ready import Ready
 from service.api.fields import INT64, NAME, SESSION_ID, Generated, NonEmpty, fits
@@ -16,6 +17,11 @@ from streams.session import Session
 
 FastAnswer = Annotated[tuple[Annotated[str, AfterValidator(lambda text: fits(text, 128))], ...], Field(max_length=64)]
 GapThreshold = Annotated[float, Field(ge=0)]
+
+
+def _condition(text: str) -> str:
+    Condition.parse(text)
+    return text
 
 
 class FlashOptions(Strict):
@@ -39,12 +45,38 @@ class FlashOptions(Strict):
     gap_threshold: Annotated[
         GapThreshold | None, Field(description="Ours: how sure; least logit gap, in nats. 2.0 if absent.")
     ] = None
+    with_stats: Annotated[
+        Literal["window", "stream"] | bool | None,
+        Field(
+            description="Ours: put the session's statistics before the question, as one line: of the entries in the "
+            "window (true says the same), or of the whole stream."
+        ),
+    ] = None
+    every: Annotated[
+        int | None, Field(ge=1, lt=INT64, description="Ours: evaluate when that many versions have come.")
+    ] = None
+    min_interval: Annotated[
+        float | None, Field(gt=0, le=86_400, description="Ours: least time between evaluations, in seconds.")
+    ] = None
+    when: Annotated[
+        Annotated[str, Field(max_length=LONGEST), AfterValidator(_condition)] | None,
+        Field(
+            description="Ours: evaluate only while this holds of the statistics, such as "
+            "`change_pct > 1 and count >= 10`; of those that `with_stats` names, or else the window's."
+        ),
+    ] = None
 
     @property
     def options(self) -> Changes:
         """Those that were given, as a query has them."""
         options = Changes(
-            max_tokens=self.max_tokens, fast_answer=self.fast_answer or (), gap_threshold=self.gap_threshold
+            max_tokens=self.max_tokens,
+            fast_answer=self.fast_answer or (),
+            gap_threshold=self.gap_threshold,
+            with_stats="window" if self.with_stats is True else self.with_stats or None,
+            every=self.every,
+            min_interval=self.min_interval,
+            when=None if self.when is None else Condition.parse(self.when),
         )
         return cast(Changes, {name: value for name, value in options.items() if name in self.model_fields_set})
 
@@ -393,6 +425,10 @@ class FlashObject(BaseModel):
     notify: Annotated[NotifyObject | None, Field(description="Ours.")] = None
     fast_answer: Annotated[list[str] | None, Field(description="Ours.")] = None
     gap_threshold: Annotated[float | None, Field(description="Ours: in nats.")] = None
+    with_stats: Annotated[Literal["window", "stream"] | None, Field(description="Ours.")] = None
+    every: Annotated[int | None, Field(description="Ours: in versions.")] = None
+    min_interval: Annotated[float | None, Field(description="Ours: in seconds.")] = None
+    when: Annotated[str | None, Field(description="Ours.")] = None
     fresh: Annotated[bool, Field(description="The answer is of the session's present version.")]
     value: str | None = None
     data_version: int | None = None
@@ -419,6 +455,10 @@ class FlashObject(BaseModel):
             notify=NotifyObject.of(query),
             fast_answer=list(query.fast_answer) or None,
             gap_threshold=query.gap_threshold,
+            with_stats=query.with_stats,
+            every=query.every,
+            min_interval=query.min_interval,
+            when=None if query.when is None else query.when.text,
             fresh=answer is not None and answer.version == version,
         )
         if answer is None:

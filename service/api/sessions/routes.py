@@ -354,8 +354,8 @@ OPERATIONS = (
         tag="Flash Queries",
         summary="Change a Flash Query",
         description="Ours. Changes the fields that are given; null takes an option away. The question itself, "
-        "`choices` and `schema` stay: delete the query and register another. A change of `max_tokens` forgets the "
-        "answer.",
+        "`choices`, `schema` and `notify` stay: delete the query and register another. A change of `max_tokens` or "
+        "`with_stats` forgets the answer.",
         request=protocol.FlashUpdate,
         response=protocol.FlashObject,
         statuses={404: "Unknown session or query."},

@@ -182,6 +182,19 @@ async def test_a_schema_binds_the_answer(client: apps.Client) -> None:
         ({"query": "Hot?", "choices": ["yes", "x" * 129]}, "choices"),
         ({"query": "Hot?", "choices": ["yes", 1]}, "choices.1"),
         ({"query": "Hot?", "choices": [str(number) for number in range(33)]}, "choices"),
+        ({"query": "Hot?", "fast_answer": [""]}, "fast_answer.0"),
+        ({"query": "Hot?", "gap_threshold": -1}, "gap_threshold"),
+        ({"query": "Hot?", "with_stats": "all"}, "with_stats"),
+        ({"query": "Hot?", "with_stats": 1}, "with_stats"),
+        ({"query": "Hot?", "every": 0}, "every"),
+        ({"query": "Hot?", "every": 2**63}, "every"),
+        ({"query": "Hot?", "min_interval": 0}, "min_interval"),
+        ({"query": "Hot?", "min_interval": 86_401}, "min_interval"),
+        ({"query": "Hot?", "when": ""}, "when"),
+        ({"query": "Hot?", "when": "count"}, "when"),
+        ({"query": "Hot?", "when": "count.__class__() > 1"}, "when"),
+        ({"query": "Hot?", "when": "change_pct > 1"}, "when"),
+        ({"query": "Hot?", "when": "count > 1" + " " * 500}, "when"),
         ({"query": "Hot?", "temperature": 0}, "temperature"),
     ],
 )
@@ -212,14 +225,23 @@ async def test_registering_warns_where_thinking_cannot_be_switched_off(
 
 
 async def test_a_change_keeps_what_it_does_not_name(client: apps.Client) -> None:
-    options = {"max_tokens": 8, "fast_answer": ["up", "down"], "gap_threshold": 3.5}
+    options = {
+        "max_tokens": 8,
+        "fast_answer": ["up", "down"],
+        "gap_threshold": 3.5,
+        "with_stats": "stream",
+        "every": 3,
+        "min_interval": 2.5,
+        "when": "count > 10 and not count == 13",
+    }
     query = await ok(client, "POST", FLASH, {"query": "Trend?", **options})
     assert query.items() >= options.items()
     changed = await ok(client, "PATCH", f"{FLASH}/1", {"gap_threshold": 4})
     assert changed == {**query, "gap_threshold": 4}
-    taken = await ok(client, "PATCH", f"{FLASH}/1", {"fast_answer": None, "gap_threshold": None, "max_tokens": None})
-    assert taken["max_tokens"] == 32
-    assert taken.keys().isdisjoint({"fast_answer", "gap_threshold"})
+    taken = await ok(client, "PATCH", f"{FLASH}/1", dict.fromkeys(options))
+    assert taken.pop("max_tokens") == 32
+    assert taken.keys() == query.keys() - options.keys()
+    taken["max_tokens"] = 32
     assert await ok(client, "GET", f"{FLASH}/1") == taken
     assert (await ok(client, "PATCH", f"{FLASH}/1", {"max_tokens": 1000}))["max_tokens"] == 256
 
@@ -266,6 +288,9 @@ async def test_a_query_changed_while_it_is_evaluated_is_evaluated_again(
         ({"fast_answer": ["x" * 129]}, "fast_answer.0"),
         ({"gap_threshold": -1}, "gap_threshold"),
         ({"max_tokens": 1.5}, "max_tokens"),
+        ({"every": 0}, "every"),
+        ({"when": "count >"}, "when"),
+        ({"when": "change_pct > 1"}, "when"),
     ],
 )
 async def test_bad_changes_are_refused_and_change_nothing(
@@ -281,3 +306,32 @@ async def test_what_does_not_exist_cannot_be_changed(client: apps.Client) -> Non
     for path, code in ((f"{FLASH}/1", "flash_query_not_found"), ("/v1/sessions/no/flash/1", "session_not_found")):
         status, reply = await call(client, "PATCH", path, {"max_tokens": 1})
         assert (status, reply["error"]["code"]) == (404, code)
+
+
+# When it is evaluated
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [(True, "window"), ("window", "window"), ("stream", "stream"), (False, None)]
+)
+async def test_statistics_are_of_the_window_unless_said_otherwise(
+    client: apps.Client, given: bool | str, shown: str | None
+) -> None:
+    query = await ok(client, "POST", FLASH, {"query": "Hot?", "with_stats": given})
+    assert query.get("with_stats") == shown
+
+
+async def test_an_answer_waits_for_its_condition(client: apps.Client) -> None:
+    await ok(client, "POST", FLASH, {"query": "Hot?", "when": "count >= 2"})
+    await push(client)
+    assert "value" not in await ok(client, "GET", f"{FLASH}/1")
+    await push(client)
+    (answer,) = await answered(client, "s")
+    assert answer["data_version"] == 2
+
+
+async def test_a_condition_that_is_wrong_is_told_where(client: apps.Client) -> None:
+    _, reply = await call(client, "POST", FLASH, {"query": "Hot?", "when": "count > 1 && count < 9"})
+    assert reply["error"]["message"].startswith(
+        "when: at character 11: `&` is not expected there; a condition compares"
+    )
