@@ -16,7 +16,7 @@ Item = str | Mapping[str, object]
 # This much text takes about as long as the event loop may be held up: a millisecond or two.
 _INLINE_BYTES = 16 * 1024
 # An object takes longer to check and to render than its text to encode.
-_OBJECT_BYTES = 256
+_OBJECT_BYTES = 1024
 
 
 class Intake:
@@ -48,7 +48,10 @@ class Intake:
 
     def _entries(self, type: EntryType | None, items: Sequence[Item]) -> list[Entry]:
         now = time.time()
-        return [self._entry(type, item, f"data.{number}", now) for number, item in enumerate(items)]
+        several = len(items) > 1
+        return [
+            self._entry(type, item, f"data.{number}" if several else "data", now) for number, item in enumerate(items)
+        ]
 
     def _entry(self, type: EntryType | None, item: Item, param: str, now: float) -> Entry:
         record: object = None

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from streams.engine.base import Engine, Priority
+from streams.engine.base import Engine
 from streams.errors import AskaheadError, Unavailable
 from streams.pacer import Pacer
 from streams.residency import Resident
@@ -64,7 +64,7 @@ class Sliding:
         if session in self._moves or session.failure is not None:
             return
         if session.window.overdue(session.timeline, session.next_tokens, time.time()):
-            move = self._moves[session] = Move(Resident(self._engine, self._pacer, Priority.WARM))
+            move = self._moves[session] = Move(Resident(self._engine, self._pacer))
             move.task = asyncio.create_task(self._run(session, move), name=f"window-{session.id}")
 
     def moving(self, session: Session) -> bool:

@@ -9,48 +9,20 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from streams.engine.base import Held, Piece, Priority, Sampling
+from streams.engine.base import Piece, Priority, Sampling
 from streams.engine.vllm import VllmEngine
 from streams.manager import Limits, Manager
 from streams.session import Session
 from streams.window import Window
+from tests.engine.counting import CountingEngine
 
 WINDOW = 4096
 ENTRIES = 10_000
 BATCH = 25
 QUESTION = "Is the last value above the first? Answer yes or no."
-
-
-class Counting:
-    """The real engine, and what it was asked to compute."""
-
-    def __init__(self, engine: VllmEngine) -> None:
-        self._engine = engine
-        self.prefilled = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engine, name)
-
-    def hold(self, priority: Priority = Priority.INGEST) -> CountingHeld:
-        return CountingHeld(self, self._engine.hold(priority))
-
-
-class CountingHeld:
-    def __init__(self, counting: Counting, held: Held) -> None:
-        self._counting = counting
-        self._held = held
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._held, name)
-
-    async def extend(self, tokens: Sequence[int]) -> None:
-        first = self._held.tokens == 0
-        await self._held.extend(tokens)
-        self._counting.prefilled += len(tokens) - (self._held.cached if first else 0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +59,7 @@ async def again(engine: VllmEngine, tokens: Sequence[int]) -> str:
 
 @pytest.mark.timeout(1200)
 async def test_ten_thousand_entries(vllm_engine: VllmEngine, capsys: pytest.CaptureFixture[str]) -> None:
-    engine = Counting(vllm_engine)
+    engine = CountingEngine(vllm_engine)
     walk = random.Random(1)
     value, lines = 50.0, []
     for _ in range(ENTRIES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from dataclasses import asdict
@@ -54,7 +55,7 @@ async def create(request: web.Request) -> web.Response:
     session = manager.create(
         body.id,
         body.system,
-        type=entry_type(body.type),
+        type=await entry_type(body.type),
         window=Window(body.window, body.window_seconds),
         pre_decode=body.pre_decode,
     )
@@ -73,10 +74,11 @@ async def list_sessions(request: web.Request) -> web.Response:
     return respond(request, protocol.SessionList(data=sessions).model_dump(exclude_none=True))
 
 
-def entry_type(given: protocol.TypeName | protocol.TypeCreate | None) -> EntryType | None:
+async def entry_type(given: protocol.TypeName | protocol.TypeCreate | None) -> EntryType | None:
     """The type that a client names or defines. Raises InvalidInput."""
     if isinstance(given, protocol.TypeCreate):
-        return defined(given.name, given.schema_, given.template)
+        # Large schemas take longer to check than the event loop may be held up.
+        return await asyncio.to_thread(defined, given.name, given.schema_, given.template)
     return None if given is None else BUILTIN[given]
 
 

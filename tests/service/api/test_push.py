@@ -126,7 +126,7 @@ async def test_one_entry_too_large_refuses_the_whole_push(redis: Redis, tmp_path
     async with apps.serving(redis, tmp_path, entry_bytes=10) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         status, reply = await call(client, "POST", PUSH, {"data": ["fine", "x" * 11]})
-        assert (status, reply["error"]["param"], reply["error"]["type"]) == (400, "data", "invalid_request_error")
+        assert (status, reply["error"]["param"], reply["error"]["type"]) == (400, "data.1", "invalid_request_error")
         assert (await ok(client, "POST", PUSH, {"data": "x" * 10}))["total_pushed"] == 1
 
 

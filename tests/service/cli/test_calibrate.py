@@ -183,6 +183,16 @@ def test_a_recording_longer_than_the_context_is_used_as_far_as_it_fits(server: S
     assert "stopped after" in result.stderr
 
 
+def test_a_typed_recording_goes_into_a_typed_session(server: Server, stream: Path) -> None:
+    bars = [{"o": 1.0, "h": 2.0, "l": 0.5, "c": 1.0 + number / 10, "v": 10.0} for number in range(4)]
+    stream.write_text("".join(json.dumps({"data": bar}) + "\n" for bar in bars))
+    report = json.loads(succeed(calibrate(server, stream, "--type", "ohlcv", "--json")).stdout)
+    assert report["questions"] == len(bars)
+    result = calibrate(server, stream, "--type", "no-such-type")
+    assert result.exit_code == 1
+    assert "(400)" in result.stderr
+
+
 def test_a_server_that_is_not_there_is_said(stream: Path) -> None:
     flags = ["--prompt", "x", "--fast-answer", "y"]
     for url, message in (("http://127.0.0.1:9", "askahead serve"), ("nonsense", "is not a URL")):
