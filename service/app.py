@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from flashquery.store import connect
 from service.api.chat import routes as chat
 from service.api.events import routes as events
+from service.api.flash import routes as flash
 from service.api.messages import routes as messages
 from service.api.models import routes as models
 from service.api.models.protocol import ModelCard
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 OPERATIONS = (
     *sessions.OPERATIONS,
+    *flash.OPERATIONS,
     *events.OPERATIONS,
     *chat.OPERATIONS,
     *messages.OPERATIONS,

@@ -37,6 +37,8 @@ def _few_and_short(stop: str | list[str]) -> str | list[str]:
     return stop
 
 
+FastAnswer = Annotated[tuple[Annotated[str, AfterValidator(lambda text: fits(text, 128))], ...], Field(max_length=64)]
+GapThreshold = Annotated[float, Field(ge=0)]
 Stop = Annotated[str | list[str], AfterValidator(_few_and_short)]
 StopList = Annotated[list[str], AfterValidator(_few_and_short)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]

@@ -38,6 +38,11 @@ def find_session(request: web.Request, session_id: str, param: str) -> Session:
     return request.app[CORE].manager.get(session_id)
 
 
+def session_of(request: web.Request) -> Session:
+    """The session a path names. Raises as :func:`find_session`."""
+    return find_session(request, request.match_info["id"], "session_id")
+
+
 def bound_session(request: web.Request) -> Session | None:
     """The session that a chat request is a turn of, if its header names one. Raises as :func:`find_session`."""
     session_id = request.headers.get(SESSION_HEADER)

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import ETag, web
 
 from flashquery.events import SubscriptionEnded
-from service.api.sessions.protocol import FlashList, FlashObject, PollQuery
+from service.api.flash.protocol import FlashList, FlashObject, PollQuery
 from service.bodies import query_model, respond
 from service.core import CORE
 from service.keys import SETTINGS

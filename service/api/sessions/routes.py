@@ -1,4 +1,4 @@
-"""The session API: thin handlers over the streams and their Flash Queries."""
+"""The session API: thin handlers over the streams."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from flashquery.queries import FlashQuery
 from service.api.chat.protocol import ChatBody
-from service.api.requests import find_session
+from service.api.flash.routes import registered
+from service.api.requests import session_of
 from service.api.sessions import protocol
 from service.api.sessions.generate import generate
-from service.api.sessions.notify import Notify, NotifyObject
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
 from service.delivery.feed import Feed
-from service.delivery.polling import poll
 from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
 from service.keys import METRICS, SETTINGS
@@ -27,18 +25,6 @@ from streams.entries import BUILTIN, EntryType, defined
 from streams.errors import Conflict, InvalidInput
 from streams.session import Session
 from streams.window import Window
-
-
-def session_of(request: web.Request) -> Session:
-    """The session a path names. Raises as :func:`find_session`."""
-    return find_session(request, request.match_info["id"], "session_id")
-
-
-def _flash_id(request: web.Request) -> int:
-    text = request.match_info["fid"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise InvalidInput("id: a flash query's id is a whole number", param="id")
-    return int(text)
 
 
 def _respond_session(request: web.Request, session: Session) -> web.Response:
@@ -61,7 +47,7 @@ async def create(request: web.Request) -> web.Response:
     )
     try:
         for query in body.flash:
-            _register(request, session, query)
+            registered(request, session, query)
     except (InvalidInput, Conflict):
         await manager.delete(session.id)
         raise
@@ -135,84 +121,6 @@ async def warm(request: web.Request) -> web.Response:
         data_version=warmed.version,
     )
     return respond(request, reply.model_dump())
-
-
-def _register(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
-    core, webhook = request.app[CORE], None
-    if body.notify is not None:
-        notify = Notify.of(body.notify)
-        webhook = core.webhooks.accept(notify.url, notify.secret)
-    return core.flash.register(
-        session, body.query, choices=body.choices, schema=body.schema_, notify=webhook, **body.options
-    )
-
-
-async def register(request: web.Request) -> web.Response:
-    session = session_of(request)
-    body = await read_model(request, protocol.FlashCreate)
-    query = _register(request, session, body)
-    session.touch()
-    found = protocol.FlashObject.of(query, None, session.version)
-    found.warning = request.app[CORE].flash.warning
-    found.notify = NotifyObject.registered(query, body.notify)
-    return respond(request, found.model_dump(exclude_none=True))
-
-
-async def list_flash(request: web.Request) -> web.Response:
-    session = session_of(request)
-    flash = request.app[CORE].flash
-
-    async def read() -> protocol.FlashList:
-        answers = await flash.cache.all(session.id)
-        version = session.version
-        return protocol.FlashList(
-            data=[protocol.FlashObject.of(query, answers.get(query.id), version) for query in flash.registry(session)],
-            data_version=version,
-        )
-
-    return await poll(request, session, read)
-
-
-async def get_flash(request: web.Request) -> web.Response:
-    session = session_of(request)
-    flash, query_id = request.app[CORE].flash, _flash_id(request)
-
-    async def read() -> protocol.FlashObject:
-        query = flash.registry(session).get(query_id)
-        return protocol.FlashObject.of(query, await flash.cache.get(session.id, query_id), session.version)
-
-    return await poll(request, session, read)
-
-
-async def flash_history(request: web.Request) -> web.Response:
-    session = session_of(request)
-    flash, query_id = request.app[CORE].flash, _flash_id(request)
-    query = query_model(request, protocol.HistoryQuery)
-    flash.registry(session).get(query_id)
-    session.touch()
-    answers, more = await flash.history.read(session.id, query_id, query.since, query.limit)
-    found = protocol.FlashHistory(data=list(map(protocol.PastAnswer.of, answers)), has_more=more)
-    return respond(request, found.model_dump(exclude_none=True))
-
-
-async def change_flash(request: web.Request) -> web.Response:
-    session = session_of(request)
-    flash, query_id = request.app[CORE].flash, _flash_id(request)
-    body = await read_model(request, protocol.FlashUpdate)
-    before = flash.registry(session).get(query_id)
-    answer = await flash.cache.get(session.id, query_id)
-    query = flash.change(session, query_id, **body.options)
-    session.touch()
-    kept = answer if query.asked == before.asked else None
-    return respond(request, protocol.FlashObject.of(query, kept, session.version).model_dump(exclude_none=True))
-
-
-async def delete_flash(request: web.Request) -> web.Response:
-    session = session_of(request)
-    query_id = _flash_id(request)
-    remaining = request.app[CORE].flash.remove(session, query_id)
-    session.touch()
-    return respond(request, protocol.FlashDeleted(id=query_id, remaining=remaining).model_dump())
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -324,72 +232,6 @@ OPERATIONS = (
             409: "The session is in the middle of a turn.",
             503: "The engine or the KV cache is not available.",
         },
-    ),
-    Operation(
-        method="POST",
-        path="/v1/sessions/{id}/flash",
-        handler=register,
-        tag="Flash Queries",
-        summary="Register a Flash Query",
-        description="A standing question, answered again after every batch.",
-        request=protocol.FlashCreate,
-        response=protocol.FlashObject,
-        statuses={**_NOT_FOUND, 409: "The same query is registered, or the limit is reached."},
-    ),
-    Operation(
-        method="GET",
-        path="/v1/sessions/{id}/flash",
-        handler=list_flash,
-        tag="Flash Queries",
-        summary="List Flash Queries and their answers",
-        description="Has an `ETag`; `If-None-Match` gets 304 while nothing changed.",
-        query=protocol.PollQuery,
-        response=protocol.FlashList,
-        statuses={304: "Nothing changed.", **_NOT_FOUND},
-    ),
-    Operation(
-        method="GET",
-        path="/v1/sessions/{id}/flash/{fid}",
-        handler=get_flash,
-        tag="Flash Queries",
-        summary="Get one Flash Query and its answer",
-        description="Ours. As the list, for one query.",
-        query=protocol.PollQuery,
-        response=protocol.FlashObject,
-        statuses={304: "Nothing changed.", 404: "Unknown session or query."},
-    ),
-    Operation(
-        method="GET",
-        path="/v1/sessions/{id}/flash/{fid}/history",
-        handler=flash_history,
-        tag="Flash Queries",
-        summary="Past answers of a Flash Query",
-        description="Ours. Oldest first; go on with the last `data_version` as `since`.",
-        query=protocol.HistoryQuery,
-        response=protocol.FlashHistory,
-        statuses={404: "Unknown session or query."},
-    ),
-    Operation(
-        method="PATCH",
-        path="/v1/sessions/{id}/flash/{fid}",
-        handler=change_flash,
-        tag="Flash Queries",
-        summary="Change a Flash Query",
-        description="Ours. Changes the fields that are given; null takes an option away. The question itself, "
-        "`choices`, `schema` and `notify` stay: delete the query and register another. A change of `max_tokens` or "
-        "`with_stats` forgets the answer.",
-        request=protocol.FlashUpdate,
-        response=protocol.FlashObject,
-        statuses={404: "Unknown session or query."},
-    ),
-    Operation(
-        method="DELETE",
-        path="/v1/sessions/{id}/flash/{fid}",
-        handler=delete_flash,
-        tag="Flash Queries",
-        summary="Delete a Flash Query",
-        response=protocol.FlashDeleted,
-        statuses={404: "Unknown session or query."},
     ),
     Operation(
         method="GET",

@@ -1,0 +1,174 @@
+"""Flash Queries over HTTP: thin handlers."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from flashquery.queries import FlashQuery
+from service.api.flash import protocol
+from service.api.flash.notify import Notify, NotifyObject
+from service.api.requests import session_of
+from service.bodies import query_model, read_model, respond
+from service.core import CORE
+from service.delivery.polling import poll
+from service.openapi import Operation
+from streams.errors import InvalidInput
+from streams.session import Session
+
+
+def _flash_id(request: web.Request) -> int:
+    text = request.match_info["fid"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise InvalidInput("id: a flash query's id is a whole number", param="id")
+    return int(text)
+
+
+def registered(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
+    """The query that a body registers. Raises as :meth:`flashquery.evaluator.FlashQueries.register`."""
+    core, webhook = request.app[CORE], None
+    if body.notify is not None:
+        notify = Notify.of(body.notify)
+        webhook = core.webhooks.accept(notify.url, notify.secret)
+    return core.flash.register(
+        session, body.query, choices=body.choices, schema=body.schema_, notify=webhook, **body.options
+    )
+
+
+async def register(request: web.Request) -> web.Response:
+    session = session_of(request)
+    body = await read_model(request, protocol.FlashCreate)
+    query = registered(request, session, body)
+    session.touch()
+    found = protocol.FlashObject.of(query, None, session.version)
+    found.warning = request.app[CORE].flash.warning
+    found.notify = NotifyObject.registered(query, body.notify)
+    return respond(request, found.model_dump(exclude_none=True))
+
+
+async def list_queries(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash = request.app[CORE].flash
+
+    async def read() -> protocol.FlashList:
+        answers = await flash.cache.all(session.id)
+        version = session.version
+        return protocol.FlashList(
+            data=[protocol.FlashObject.of(query, answers.get(query.id), version) for query in flash.registry(session)],
+            data_version=version,
+        )
+
+    return await poll(request, session, read)
+
+
+async def get(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash, query_id = request.app[CORE].flash, _flash_id(request)
+
+    async def read() -> protocol.FlashObject:
+        query = flash.registry(session).get(query_id)
+        return protocol.FlashObject.of(query, await flash.cache.get(session.id, query_id), session.version)
+
+    return await poll(request, session, read)
+
+
+async def history(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    query = query_model(request, protocol.HistoryQuery)
+    flash.registry(session).get(query_id)
+    session.touch()
+    answers, more = await flash.history.read(session.id, query_id, query.since, query.limit)
+    found = protocol.FlashHistory(data=list(map(protocol.PastAnswer.of, answers)), has_more=more)
+    return respond(request, found.model_dump(exclude_none=True))
+
+
+async def change(request: web.Request) -> web.Response:
+    session = session_of(request)
+    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    body = await read_model(request, protocol.FlashUpdate)
+    before = flash.registry(session).get(query_id)
+    answer = await flash.cache.get(session.id, query_id)
+    query = flash.change(session, query_id, **body.options)
+    session.touch()
+    kept = answer if query.asked == before.asked else None
+    return respond(request, protocol.FlashObject.of(query, kept, session.version).model_dump(exclude_none=True))
+
+
+async def delete(request: web.Request) -> web.Response:
+    session = session_of(request)
+    query_id = _flash_id(request)
+    remaining = request.app[CORE].flash.remove(session, query_id)
+    session.touch()
+    return respond(request, protocol.FlashDeleted(id=query_id, remaining=remaining).model_dump())
+
+
+_NOT_FOUND = {404: "Unknown session."}
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/v1/sessions/{id}/flash",
+        handler=register,
+        tag="Flash Queries",
+        summary="Register a Flash Query",
+        description="A standing question, answered again after every batch.",
+        request=protocol.FlashCreate,
+        response=protocol.FlashObject,
+        statuses={**_NOT_FOUND, 409: "The same query is registered, or the limit is reached."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/flash",
+        handler=list_queries,
+        tag="Flash Queries",
+        summary="List Flash Queries and their answers",
+        description="Has an `ETag`; `If-None-Match` gets 304 while nothing changed.",
+        query=protocol.PollQuery,
+        response=protocol.FlashList,
+        statuses={304: "Nothing changed.", **_NOT_FOUND},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/flash/{fid}",
+        handler=get,
+        tag="Flash Queries",
+        summary="Get one Flash Query and its answer",
+        description="Ours. As the list, for one query.",
+        query=protocol.PollQuery,
+        response=protocol.FlashObject,
+        statuses={304: "Nothing changed.", 404: "Unknown session or query."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/sessions/{id}/flash/{fid}/history",
+        handler=history,
+        tag="Flash Queries",
+        summary="Past answers of a Flash Query",
+        description="Ours. Oldest first; go on with the last `data_version` as `since`.",
+        query=protocol.HistoryQuery,
+        response=protocol.FlashHistory,
+        statuses={404: "Unknown session or query."},
+    ),
+    Operation(
+        method="PATCH",
+        path="/v1/sessions/{id}/flash/{fid}",
+        handler=change,
+        tag="Flash Queries",
+        summary="Change a Flash Query",
+        description="Ours. Changes the fields that are given; null takes an option away. The question itself, "
+        "`choices`, `schema` and `notify` stay: delete the query and register another. A change of `max_tokens` or "
+        "`with_stats` forgets the answer.",
+        request=protocol.FlashUpdate,
+        response=protocol.FlashObject,
+        statuses={404: "Unknown session or query."},
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/sessions/{id}/flash/{fid}",
+        handler=delete,
+        tag="Flash Queries",
+        summary="Delete a Flash Query",
+        response=protocol.FlashDeleted,
+        statuses={404: "Unknown session or query."},
+    ),
+)
