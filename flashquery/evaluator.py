@@ -15,25 +15,19 @@ from redis.exceptions import RedisError
 
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
-from flashquery.conditions import Condition
-from flashquery.confidence import ChoiceTree
+from flashquery.checks import check_names, check_room, choice_tree, clamped
 from flashquery.events import Event, Hub
 from flashquery.history import History
 from flashquery.notify import Notifier, Webhook
 from flashquery.outbox import Outbox
 from flashquery.queries import Changes, FlashQuery, Options, Registry
 from flashquery.ready import GAP_THRESHOLD, Ready, first_tokens
-from flashquery.statistics import flat
 from flashquery.waves import Evaluated, Standing, Waves
-from streams.entries import BUILTIN
-from streams.errors import InvalidInput
 from streams.manager import Manager
 from streams.session import Session
 
 # Not part of what subscribers are shown.
 _QUERIES_CHANGED = Event("queries_changed", {})
-_MAX_TOKENS = 32
-_LONGEST = 256
 # Candidates whose first tokens are kept: tokenizing them takes longer than all the rest of a fast answer.
 _CANDIDATES = 4096
 
@@ -121,27 +115,18 @@ class FlashQueries:
             NotFound: the session was deleted meanwhile.
         """
         standing = self._of(session)
-        _check_names(session, options.get("when"))
+        check_names(session, options.get("when"))
         tokens = self._questions.encode(text)
         chosen = {choice: self._questions.encode(choice) for choice in choices or ()}
-        spent = len(tokens) + len(session.frame.tail) + max(map(len, chosen.values()), default=0)
-        if spent >= self._manager.question_room:
-            raise InvalidInput(
-                f"the query needs {spent} tokens and {self._manager.question_room} are kept free for a question; "
-                "shorten it",
-                param="query",
-            )
-        tree = None
-        if choices is not None:
-            if len(set(chosen.values())) < len(chosen) or not all(chosen.values()):
-                raise InvalidInput("choices: two of them are the same to this model, or one is empty", param="choices")
-            tree = ChoiceTree(chosen, self._questions.eos_id)
+        longest = max(map(len, chosen.values()), default=0)
+        check_room(len(tokens) + len(session.frame.tail) + longest, self._manager.question_room)
+        tree = None if choices is None else choice_tree(chosen, self._questions.eos_id)
         if schema is not None:
             self._questions.check_schema(schema, "schema")
         query = standing.registry.add(
             text,
             tokens,
-            _clamped(max_tokens, schema),
+            clamped(max_tokens, schema),
             None if choices is None else tuple(choices),
             tree,
             schema,
@@ -166,9 +151,9 @@ class FlashQueries:
             InvalidInput: the condition names statistics that there are not.
         """
         standing = self._of(session)
-        _check_names(session, changes.get("when"))
+        check_names(session, changes.get("when"))
         before = standing.registry.get(query_id)
-        longest = _clamped(changes.get("max_tokens", before.max_tokens), before.schema)
+        longest = clamped(changes.get("max_tokens", before.max_tokens), before.schema)
         values: dict[str, Any] = {**changes, "max_tokens": longest}
         query = replace(before, **values)
         standing.registry.put(query)
@@ -318,20 +303,3 @@ class FlashQueries:
         self.outbox.discard(session.id)
         self.outbox.put(session.id, "deleted", forget)
         await self.outbox.flush(1.0)
-
-
-def _check_names(session: Session, condition: Condition | None) -> None:
-    """Refuse what could never hold, where that is known: types of users' own may count what has not come yet."""
-    if condition is None or not (session.type is None or BUILTIN.get(session.type.name) is session.type):
-        return
-    known = flat(session.statistics("window"))
-    if unknown := sorted(condition.names - known.keys()):
-        raise InvalidInput(
-            f"when: this session has no statistics named {', '.join(unknown)}; it has {', '.join(known)}", param="when"
-        )
-
-
-def _clamped(max_tokens: int | None, schema: Mapping[str, Any] | None) -> int:
-    if max_tokens is None:
-        return _MAX_TOKENS if schema is None else _LONGEST
-    return min(max(max_tokens, 1), _LONGEST)
