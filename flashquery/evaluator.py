@@ -276,7 +276,12 @@ class FlashQueries:
     def _renewed(self, session: Session) -> None:
         event = Event(
             "data_updated",
-            {"data_version": session.version, "tokens": session.tokens, "pending": session.pending},
+            {
+                "data_version": session.version,
+                "tokens": session.tokens,
+                "entries": session.entries,
+                "pending": session.pending,
+            },
         )
         self.outbox.put(session.id, "data", lambda pipe: event.publish(pipe, session.id))
         if session.pre_decode and not session.deleted:

@@ -126,6 +126,7 @@ class Manager:
         type: EntryType | None = None,
         window: Window = NO_WINDOW,
         pre_decode: bool = False,
+        labels: frozenset[str] = frozenset(),
     ) -> Session:
         """A new session.
 
@@ -134,7 +135,7 @@ class Manager:
             system: system prompt. It is prefilled at once; without one, the template's default precedes the data.
             type: of its entries; None for raw text.
             window: what it is limited to.
-            pre_decode: see :class:`~streams.session.Session`.
+            pre_decode, labels: see :class:`~streams.session.Session`.
 
         Raises:
             Conflict: the id exists, or no more sessions may live.
@@ -166,6 +167,7 @@ class Manager:
             type=type,
             window=window,
             pre_decode=pre_decode,
+            labels=labels,
         )
         if system is not None:
             self._grant(session, len(frame.head))
@@ -278,6 +280,7 @@ class Manager:
         session.wake()
         return PushAck(
             pushed=len(entries),
+            tokens=sum(tokens),
             dropped=dropped,
             pending=session.pending,
             pending_bytes=session.pending_bytes,

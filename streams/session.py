@@ -60,6 +60,7 @@ class Session:
         type: of the entries; None for raw text.
         window: what the stream is limited to.
         pre_decode: keep what the model would say next to each version.
+        labels: notes of whoever made it; nothing here reads them.
         created, last_used: Unix seconds.
         timeline: every durable token. Grows when a batch is taken, ahead of the KV cache.
         settled: length of the prefix of ``timeline`` that the present version covers.
@@ -67,6 +68,8 @@ class Session:
         version: rises by one when a batch is resident or a turn is settled.
         covered: sequence number of the newest entry that is resident (or was dropped before one that is).
         turns: completed durable turns.
+        batches, reading_seconds: read so far, and how long that took.
+        entries: resident, without those that left through the window.
         tally: statistics of the entries that are resident.
         evicted: entries that left through the window.
         running: foreground requests in flight.
@@ -85,6 +88,7 @@ class Session:
     type: EntryType | None = None
     window: Window = NO_WINDOW
     pre_decode: bool = False
+    labels: frozenset[str] = frozenset()
     created: float = field(default_factory=time.time)
     last_used: float = 0.0
     timeline: Timeline = field(default_factory=Timeline)
@@ -93,6 +97,9 @@ class Session:
     version: int = 0
     covered: int = 0
     turns: int = 0
+    batches: int = 0
+    reading_seconds: float = 0.0
+    entries: int = 0
     tally: Tally = field(init=False)
     evicted: int = 0
     running: int = 0
@@ -103,6 +110,7 @@ class Session:
     deleted: bool = False
     _batch: Batch | None = None
     _parked: Batch | None = None
+    _taken: float = 0.0
     _pins: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
@@ -256,6 +264,7 @@ class Session:
             batch, self._parked = self._parked.split(room)
         self._batch = batch
         if batch is not None:
+            self._taken = time.monotonic()
             if not self.timeline.tokens:
                 self.timeline = Timeline.of(self.frame.head)
             self.timeline.append(batch.entries)
@@ -280,6 +289,9 @@ class Session:
         batch, self._batch = self._batch, None
         if batch is not None:
             self.covered = batch.last
+            self.batches += 1
+            self.reading_seconds += time.monotonic() - self._taken
+            self.entries += len(batch.entries)
             self.tally.add(batch.entries)
             self._renew()
         return batch
@@ -297,6 +309,7 @@ class Session:
         self.timeline = self.timeline.without(eviction)
         gone = before[: len(before) - sum(1 for _ in self.timeline.entries)]
         self.evicted += len(gone)
+        self.entries -= len(gone)
         self.tally.drop(gone)
         self.computed = 0
         held, self.held = self.held, held
@@ -389,9 +402,14 @@ def gone(session_id: str) -> NotFound:
 
 @dataclass(frozen=True, slots=True)
 class PushAck:
-    """What a push is answered with; see :class:`Session` and :class:`~streams.ingest.IngestQueue`."""
+    """What a push is answered with; see :class:`Session` and :class:`~streams.ingest.IngestQueue`.
+
+    Attributes:
+        tokens: length of what was pushed.
+    """
 
     pushed: int
+    tokens: int
     dropped: int
     pending: int
     pending_bytes: int

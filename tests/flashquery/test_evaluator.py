@@ -145,7 +145,7 @@ async def test_news_of_data_come_before_the_answers_over_them(rig: Rig) -> None:
             assert event is not None
             kinds.append(event.kind)
             if event.kind == "data_updated":
-                assert event.data == {"data_version": 1, "tokens": session.tokens, "pending": 0}
+                assert event.data == {"data_version": 1, "tokens": session.tokens, "entries": 1, "pending": 0}
     assert [kind for kind in kinds if kind in ("data_updated", "flash_ready")] == ["data_updated", "flash_ready"]
 
 

@@ -182,7 +182,7 @@ class SlidingMachine(RuleBasedStateMachine):
         assert text == kept + "".join(f"{said}\n" if kind == "data" else said for kind, said in rest)
         window = session.statistics("window")["count"], session.statistics("stream")["count"]
         pending = 0 if whole else session.pending
-        assert window[1] == len(entries) - session.pending
+        assert window[1] == len(entries) - session.pending == session.entries + session.evicted
         assert window[0] + session.evicted + len(self.frozen) == window[1] or pending
 
 

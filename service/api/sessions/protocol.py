@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from flashquery.ready import Ready
 from service.api.fields import INT64, NAME, SESSION_ID, FastAnswer, GapThreshold, Generated, NonEmpty
@@ -184,11 +185,27 @@ class SessionObject(BaseModel):
         )
 
 
+class OldSession(TypedDict):
+    """An old-style session in a list."""
+
+    session_id: str
+    n_tokens: Annotated[int, Field(description="Length of the stream in tokens.")]
+    context: Annotated[int, Field(description="The model's, in tokens.")]
+    prefix_end: Annotated[int, Field(description="End of what no window takes away, in tokens.")]
+    cache_usage: Annotated[float, Field(description="The stream's share of the context, 0 to 1.")]
+    created_at: Annotated[int, Field(description="Unix seconds.")]
+    last_used_at: Annotated[int, Field(description="Unix seconds.")]
+    in_use: Annotated[bool, Field(description="A question is being answered.")]
+
+
 class SessionList(BaseModel):
-    """All sessions, oldest first."""
+    """All sessions, oldest first; and for old clients those of theirs once more."""
 
     object: Literal["list"] = "list"
     data: list[SessionObject]
+    sessions: Annotated[list[OldSession], Field(description="Those that `/v1/sessions/init` made.")]
+    count: Annotated[int, Field(description="How many these are.")]
+    max_sessions: Annotated[int, Field(description="How many sessions of any kind may live.")]
 
 
 class SessionDeleted(BaseModel):
@@ -203,6 +220,7 @@ class PushAckObject(BaseModel):
     """What a push is answered with, at once."""
 
     pushed: Annotated[int, Field(description="Entries accepted by this push.")]
+    tokens: Annotated[int, Field(description="Ours: their length in tokens.")]
     dropped: Annotated[int, Field(description="Oldest queued entries this push displaced.")]
     pending: Annotated[int, Field(description="Entries accepted and not yet resident.")]
     pending_bytes: Annotated[int, Field(description="Their text's size in bytes.")]

@@ -35,6 +35,7 @@ async def test_the_acknowledgement_counts_exactly(client: apps.Client, engine: F
     engine.ingest_gate.clear()
     assert await ok(client, "POST", PUSH, {"data": "größe"}) == {
         "pushed": 1,
+        "tokens": 8,
         "dropped": 0,
         "pending": 1,
         "pending_bytes": 7,
@@ -45,6 +46,7 @@ async def test_the_acknowledgement_counts_exactly(client: apps.Client, engine: F
     await until(lambda: engine.calls)
     assert await ok(client, "POST", PUSH, {"data": ["a", "bc"]}) == {
         "pushed": 2,
+        "tokens": 5,
         "dropped": 0,
         "pending": 3,
         "pending_bytes": 10,
@@ -95,6 +97,7 @@ async def test_a_full_queue_drops_the_oldest_that_wait(redis: Redis, tmp_path: P
         ack = await ok(client, "POST", PUSH, {"data": ["c", "d", "e"]})
         assert ack == {
             "pushed": 3,
+            "tokens": 6,
             "dropped": 2,
             "pending": 4,
             "pending_bytes": len("readingcde"),

@@ -66,7 +66,13 @@ async def test_two_sessions_over_one_connection(client: apps.Client) -> None:
         await push(client, "a")
         assert await read(response) == (
             "data_updated",
-            {"session_id": "a", "data_version": 1, "tokens": core(client).manager.get("a").tokens, "pending": 0},
+            {
+                "session_id": "a",
+                "data_version": 1,
+                "tokens": core(client).manager.get("a").tokens,
+                "entries": 1,
+                "pending": 0,
+            },
         )
         await push(client, "b")
         await several(alone, 2)
@@ -150,7 +156,13 @@ async def test_a_reconnected_client_starts_from_the_replay(client: apps.Client) 
         await push(client, "b")
         assert await read(response) == (
             "data_updated",
-            {"session_id": "b", "data_version": 2, "tokens": core(client).manager.get("b").tokens, "pending": 0},
+            {
+                "session_id": "b",
+                "data_version": 2,
+                "tokens": core(client).manager.get("b").tokens,
+                "entries": 2,
+                "pending": 0,
+            },
         )
 
 

@@ -72,7 +72,7 @@ async def test_a_new_version_is_told_before_the_answers_over_it(client: apps.Cli
             tokens = core(client).manager.get("s").tokens
             assert await read(response) == (
                 "data_updated",
-                {"data_version": version, "tokens": tokens, "pending": 0},
+                {"data_version": version, "tokens": tokens, "entries": version, "pending": 0},
             )
             answers = [await read(response) for _ in range(2)]
             assert {kind for kind, _ in answers} == {"flash_ready"}

@@ -77,7 +77,7 @@ async def test_a_push_is_acknowledged_before_what_it_causes(client: apps.Client)
             tokens = core(client).manager.get("s").tokens
             assert updated == {
                 "type": "data_updated",
-                "data": {"data_version": version, "tokens": tokens, "pending": 0},
+                "data": {"data_version": version, "tokens": tokens, "entries": version + 1, "pending": 0},
             }
             assert (ready["type"], ready["data"]["id"], ready["data"]["data_version"]) == ("flash_ready", 1, version)
 

@@ -72,7 +72,13 @@ async def test_pushes_to_two_sessions_are_acknowledged_before_what_they_cause(cl
             tokens = core(client).manager.get(session_id).tokens
             assert updated == {
                 "type": "data_updated",
-                "data": {"session_id": session_id, "data_version": 1, "tokens": tokens, "pending": 0},
+                "data": {
+                    "session_id": session_id,
+                    "data_version": 1,
+                    "tokens": tokens,
+                    "entries": pushed,
+                    "pending": 0,
+                },
             }
             (answer,) = await answered(client, session_id)
             assert (ready["type"], ready["data"]["value"]) == ("flash_ready", answer["value"])
