@@ -19,6 +19,7 @@ from flashquery.store import connect
 from service.api.chat import routes as chat
 from service.api.events import routes as events
 from service.api.flash import routes as flash
+from service.api.legacy import routes as legacy
 from service.api.messages import routes as messages
 from service.api.models import routes as models
 from service.api.models.protocol import ModelCard
@@ -49,6 +50,7 @@ OPERATIONS = (
     *chat.OPERATIONS,
     *messages.OPERATIONS,
     *models.OPERATIONS,
+    *legacy.OPERATIONS,
     *system.OPERATIONS,
 )
 
@@ -121,7 +123,7 @@ def _loader(app: web.Application, engine: Engine | Loader | None) -> Loader:
 
     def load() -> Engine:
         loaded = engine() if callable(engine) else engine or _load_model(app[SETTINGS], card)
-        card.name, card.context = loaded.facts.name, loaded.facts.context
+        card.name, card.context, card.loaded = loaded.facts.name, loaded.facts.context, True
         return loaded
 
     return load

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler
 from service import errors, keys
 from service.cors import is_preflight
 
-OPEN_PATHS = frozenset({"/health", "/healthz"})
+OPEN_PATHS = frozenset({"/health", "/healthz", "/v1/health"})
 """Paths that orchestrators must reach without a key."""
 
 

@@ -19,11 +19,12 @@ MESSAGES_MAX = 10_000
 PARTS_MAX = 10_000
 CALLS_MAX = 1000
 TOOLS_MAX = 128
+IN_THE_HEADER = f"is not read from the body; send the session's id in the header {SESSION_HEADER}"
 NO_VISION = "this model has no vision and cannot read images; send text only"
 
 
 def _in_the_header(_: object) -> NoReturn:
-    raise ValueError(f"is not read from the body; send the session's id in the header {SESSION_HEADER}")
+    raise ValueError(IN_THE_HEADER)
 
 
 def _of_an_object(schema: dict[str, Any]) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def _of_an_object(schema: dict[str, Any]) -> dict[str, Any]:
 
 SessionId = SkipJsonSchema[Annotated[Any, BeforeValidator(_in_the_header)]]
 """A field that clients of older servers send."""
+OldSessionId = SkipJsonSchema[Annotated[str | None, Field(max_length=128)]]
+"""The same where it may name an old-style session; see :mod:`service.api.legacy.kind`."""
 Name = Annotated[str, Field(pattern=NAME, description="1 to 64 of A-Z a-z 0-9 _ -.")]
 CalledName = Annotated[str, Field(min_length=1, max_length=256)]
 """Name of a tool in a call that was made, perhaps under another server's rules."""

@@ -49,6 +49,18 @@ def bound_session(request: web.Request) -> Session | None:
     return None if session_id is None else find_session(request, session_id, SESSION_HEADER)
 
 
+def flash_id(request: web.Request) -> int:
+    """The Flash Query a path names.
+
+    Raises:
+        InvalidInput: that is no id.
+    """
+    text = request.match_info["fid"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise InvalidInput("id: a flash query's id is a whole number", param="id")
+    return int(text)
+
+
 async def await_entries(request: web.Request, session: Session | None, after: int | None) -> None:
     """Wait until ``after`` entries are resident: a client that pushed reads its writes.
 
@@ -64,12 +76,12 @@ async def await_entries(request: web.Request, session: Session | None, after: in
         await session.resident(after, request.app[SETTINGS].wait_seconds_max)
 
 
-def openai_failure(request: web.Request, run: Run) -> Callable[[AskaheadError], bytes]:
-    """How a stream of unnamed frames tells of a failure of ``run``."""
+def openai_failure(request: web.Request, run: Run, *, end: bytes = DONE) -> Callable[[AskaheadError], bytes]:
+    """How a stream of unnamed frames tells of a failure of ``run``; ``end`` follows."""
 
     def tell(error: AskaheadError) -> bytes:
         run.failed(error)
-        return data_frame(error_body(error, request.path, request_id(request))[1]) + DONE
+        return data_frame(error_body(error, request.path, request_id(request))[1]) + end
 
     return tell
 

@@ -15,6 +15,7 @@ from service.api.conversation import (
     CalledName,
     Name,
     ObjectSchema,
+    OldSessionId,
     SessionId,
     arguments_text,
     checked_shape,
@@ -318,3 +319,9 @@ class ChatBody(Generated):
         if isinstance(self.response_format, JsonSchemaFormat):
             return self.response_format.json_schema.schema_
         return {"type": "object"} if isinstance(self.response_format, JsonObjectFormat) else None
+
+
+class ChatTurnBody(ChatBody):
+    """The same where it may be a turn of an old-style session."""
+
+    session_id: OldSessionId = None

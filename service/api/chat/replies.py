@@ -115,7 +115,7 @@ class Writer:
         if self._shows_reasoning:
             message["reasoning"] = said.reasoning
         if said.calls:
-            message["tool_calls"] = [_call(call) for call in said.calls]
+            message["tool_calls"] = [wire_call(call) for call in said.calls]
         return Completion(
             id=self._id,
             object="chat.completion",
@@ -144,7 +144,7 @@ class Writer:
                 yield self._chunk({"content": delta.content})
         if held:
             yield self._chunk({"reasoning": "".join(held)})
-        for index, written in enumerate(_call(call) for call in reply.message.calls):
+        for index, written in enumerate(wire_call(call) for call in reply.message.calls):
             function = written["function"]
             opening = {**written, "function": {"name": function["name"], "arguments": ""}}
             yield self._chunk({"tool_calls": [{"index": index, **opening}]})
@@ -202,7 +202,7 @@ class Writer:
         )
 
 
-def _call(call: ToolCall) -> Call:
+def wire_call(call: ToolCall) -> Call:
     return Call(id=call.id, type="function", function=CallFunction(name=call.name, arguments=call.arguments))
 
 

@@ -8,10 +8,11 @@ from contextlib import aclosing
 
 from aiohttp import web
 
-from service.api.chat.protocol import ChatBody
+from service.api.chat.protocol import ChatTurnBody
 from service.api.chat.replies import ChatCompletion, Writer
+from service.api.legacy.kind import chat_session
 from service.api.replies import Answer, answering
-from service.api.requests import SESSION_HEADER, await_entries, bound_session, openai_failure
+from service.api.requests import SESSION_HEADER, await_entries, openai_failure
 from service.bodies import read_model, respond
 from service.core import CORE
 from service.delivery.sse import DONE, data_frame, stream_answer
@@ -20,8 +21,8 @@ from service.openapi import Operation
 
 async def complete(request: web.Request) -> web.StreamResponse:
     started = time.monotonic()
-    session = bound_session(request)
-    body = await read_model(request, ChatBody)
+    body = await read_model(request, ChatTurnBody)
+    session = chat_session(request, body.session_id)
     engine = request.app[CORE].manager.engine
     shape, sampling = body.shape, body.sampling
     conversation = body.conversation(engine.dialect, forced=shape.forced)
@@ -49,7 +50,7 @@ OPERATIONS = (
         summary="Continue a conversation (OpenAI)",
         description="Alone, or as a durable turn of a session: what that holds already is not computed again. A stream "
         "ends with `data: [DONE]`.",
-        request=ChatBody,
+        request=ChatTurnBody,
         response=ChatCompletion,
         headers={SESSION_HEADER: "The session this is a turn of."},
         content_types=("text/event-stream",),

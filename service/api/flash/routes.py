@@ -7,20 +7,14 @@ from aiohttp import web
 from flashquery.queries import FlashQuery
 from service.api.flash import protocol
 from service.api.flash.notify import Notify, NotifyObject
-from service.api.requests import session_of
+from service.api.legacy import flash as old
+from service.api.legacy.kind import by_kind
+from service.api.requests import flash_id, session_of
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
 from service.delivery.polling import poll
 from service.openapi import Operation
-from streams.errors import InvalidInput
 from streams.session import Session
-
-
-def _flash_id(request: web.Request) -> int:
-    text = request.match_info["fid"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise InvalidInput("id: a flash query's id is a whole number", param="id")
-    return int(text)
 
 
 def registered(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
@@ -62,7 +56,7 @@ async def list_queries(request: web.Request) -> web.Response:
 
 async def get(request: web.Request) -> web.Response:
     session = session_of(request)
-    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    flash, query_id = request.app[CORE].flash, flash_id(request)
 
     async def read() -> protocol.FlashObject:
         query = flash.registry(session).get(query_id)
@@ -73,7 +67,7 @@ async def get(request: web.Request) -> web.Response:
 
 async def history(request: web.Request) -> web.Response:
     session = session_of(request)
-    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    flash, query_id = request.app[CORE].flash, flash_id(request)
     query = query_model(request, protocol.HistoryQuery)
     flash.registry(session).get(query_id)
     session.touch()
@@ -84,7 +78,7 @@ async def history(request: web.Request) -> web.Response:
 
 async def change(request: web.Request) -> web.Response:
     session = session_of(request)
-    flash, query_id = request.app[CORE].flash, _flash_id(request)
+    flash, query_id = request.app[CORE].flash, flash_id(request)
     body = await read_model(request, protocol.FlashUpdate)
     before = flash.registry(session).get(query_id)
     answer = await flash.cache.get(session.id, query_id)
@@ -96,7 +90,7 @@ async def change(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     session = session_of(request)
-    query_id = _flash_id(request)
+    query_id = flash_id(request)
     remaining = request.app[CORE].flash.remove(session, query_id)
     session.touch()
     return respond(request, protocol.FlashDeleted(id=query_id, remaining=remaining).model_dump())
@@ -108,7 +102,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/v1/sessions/{id}/flash",
-        handler=register,
+        handler=by_kind(register, old.register),
         tag="Flash Queries",
         summary="Register a Flash Query",
         description="A standing question, answered again after every batch.",
@@ -119,7 +113,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/sessions/{id}/flash",
-        handler=list_queries,
+        handler=by_kind(list_queries, old.list_queries),
         tag="Flash Queries",
         summary="List Flash Queries and their answers",
         description="Has an `ETag`; `If-None-Match` gets 304 while nothing changed.",
@@ -165,7 +159,7 @@ OPERATIONS = (
     Operation(
         method="DELETE",
         path="/v1/sessions/{id}/flash/{fid}",
-        handler=delete,
+        handler=by_kind(delete, old.delete),
         tag="Flash Queries",
         summary="Delete a Flash Query",
         response=protocol.FlashDeleted,

@@ -14,6 +14,7 @@ from service.api.conversation import (
     CalledName,
     Name,
     ObjectSchema,
+    OldSessionId,
     SessionId,
     arguments_text,
     checked_shape,
@@ -336,6 +337,7 @@ class MessagesBody(Asked):
     """A conversation to continue, alone or as a turn of a session."""
 
     max_tokens: Annotated[int, Field(ge=1, lt=INT64, description="Longest reply.")]
+    session_id: OldSessionId = None
 
     @property
     def shows_thinking(self) -> bool:

@@ -8,10 +8,11 @@ from contextlib import aclosing
 
 from aiohttp import web
 
+from service.api.legacy.kind import chat_session
 from service.api.messages.protocol import CountBody, MessagesBody
 from service.api.messages.replies import MessageReply, TokenCount, Writer
 from service.api.replies import Answer, answering
-from service.api.requests import SESSION_HEADER, anthropic_failure, await_entries, bound_session
+from service.api.requests import SESSION_HEADER, anthropic_failure, await_entries
 from service.bodies import read_model, respond
 from service.core import CORE
 from service.delivery.sse import event_frame, stream_answer
@@ -20,8 +21,8 @@ from service.openapi import Operation
 
 async def create(request: web.Request) -> web.StreamResponse:
     started = time.monotonic()
-    session = bound_session(request)
     body = await read_model(request, MessagesBody)
+    session = chat_session(request, body.session_id)
     engine = request.app[CORE].manager.engine
     conversation = body.conversation(engine.dialect)
     await await_entries(request, session, body.after)

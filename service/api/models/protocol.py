@@ -17,11 +17,13 @@ class ModelCard:
         name: the name clients see.
         context: longest prompt plus completion, in tokens; 0 until it is known.
         created: when it was first served here, in Unix seconds.
+        loaded: whether it is loaded.
     """
 
     name: str
     context: int
     created: int
+    loaded: bool = False
 
 
 class Model(BaseModel):
@@ -58,6 +60,22 @@ class Model(BaseModel):
         )
 
 
+class LoadedModel(BaseModel):
+    """The model, once it is loaded."""
+
+    id: str
+
+
+class Server(BaseModel):
+    """What clients of the old generation are told of the server."""
+
+    version: str
+    build: str = Field(description="The engine that it was set up with.")
+    licensed: Literal[False] = Field(default=False, description="There are no licence keys.")
+    accelerators: list[object] = Field(default=[], description="Empty: they are not told of.")
+    model: LoadedModel | None = Field(default=None, description="Null while it is loading.")
+
+
 class ModelList(BaseModel):
     """All served models: always one."""
 
@@ -66,3 +84,4 @@ class ModelList(BaseModel):
     has_more: bool = False
     first_id: str
     last_id: str
+    server: Server

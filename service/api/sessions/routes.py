@@ -11,6 +11,10 @@ from aiohttp import web
 
 from service.api.chat.protocol import ChatBody
 from service.api.flash.routes import registered
+from service.api.legacy import events as old_events
+from service.api.legacy.generate import generate as old_generate
+from service.api.legacy.kind import by_kind, is_legacy
+from service.api.legacy.views import summary
 from service.api.requests import session_of
 from service.api.sessions import protocol
 from service.api.sessions.generate import generate
@@ -56,8 +60,15 @@ async def create(request: web.Request) -> web.Response:
 
 async def list_sessions(request: web.Request) -> web.Response:
     core = request.app[CORE]
-    sessions = [protocol.SessionObject.of(session, core.flash.ready(session)) for session in core.manager.sessions()]
-    return respond(request, protocol.SessionList(data=sessions).model_dump(exclude_none=True))
+    manager, sessions = core.manager, core.manager.sessions()
+    old = [summary(session, manager) for session in sessions if is_legacy(session)]
+    listed = protocol.SessionList(
+        data=[protocol.SessionObject.of(session, core.flash.ready(session)) for session in sessions],
+        sessions=old,
+        count=len(old),
+        max_sessions=manager.limits.sessions,
+    )
+    return respond(request, listed.model_dump(exclude_none=True))
 
 
 async def entry_type(given: protocol.TypeName | protocol.TypeCreate | None) -> EntryType | None:
@@ -205,7 +216,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/v1/sessions/{id}/generate",
-        handler=ask,
+        handler=by_kind(ask, old_generate),
         tag="Questions",
         summary="Ask a question",
         description="Answered over everything read so far; leaves nothing behind in the stream. A prompt that is the "
@@ -236,7 +247,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/sessions/{id}/events",
-        handler=events,
+        handler=by_kind(events, old_events.events),
         tag="Events",
         summary="Stream events (SSE)",
         description="`connected`, a `flash_ready` for every cached answer, then `data_updated` and `flash_ready` as "
@@ -249,7 +260,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/sessions/{id}/ws",
-        handler=socket,
+        handler=by_kind(socket, old_events.socket),
         tag="Events",
         summary="Session websocket",
         description="Push data and receive the events, as JSON text frames, or msgpack binary frames under the "

@@ -1,0 +1,45 @@
+"""Flash Queries in the shapes of the old generation."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from service.api.legacy.protocol import StandingQuery, StandingQueryObject
+from service.api.legacy.views import standing
+from service.api.requests import flash_id
+from service.bodies import read_model, respond
+from service.core import CORE
+from streams.session import Session
+
+
+async def register(request: web.Request, session: Session) -> web.Response:
+    """Register a standing question."""
+    body = await read_model(request, StandingQuery)
+    flash = request.app[CORE].flash
+    query = flash.register(session, body.query, body.max_tokens)
+    session.touch()
+    found = StandingQueryObject(
+        id=query.id,
+        query=query.text,
+        max_tokens=query.max_tokens,
+        n_tokens=len(query.tokens),
+        total_flash_queries=len(flash.registry(session)),
+    )
+    return respond(request, found.model_dump())
+
+
+async def list_queries(request: web.Request, session: Session) -> web.Response:
+    """All of them and their answers."""
+    flash = request.app[CORE].flash
+    session.touch()
+    answers = await flash.cache.all(session.id)
+    queries = [standing(query, answers.get(query.id)) for query in flash.registry(session)]
+    found = {"flash_queries": queries, "count": len(queries), "current_data_version": session.version}
+    return respond(request, found)
+
+
+async def delete(request: web.Request, session: Session) -> web.Response:
+    """Delete one."""
+    remaining = request.app[CORE].flash.remove(session, flash_id(request))
+    session.touch()
+    return respond(request, {"success": True, "remaining": remaining})
