@@ -21,7 +21,7 @@ from tests.engine.counting import CountingEngine
 
 WINDOW = 4096
 ENTRIES = 10_000
-BATCH = 25
+BATCH = 50
 QUESTION = "Is the last value above the first? Answer yes or no."
 
 
@@ -61,10 +61,7 @@ async def again(engine: VllmEngine, tokens: Sequence[int]) -> str:
 async def test_ten_thousand_entries(vllm_engine: VllmEngine, capsys: pytest.CaptureFixture[str]) -> None:
     engine = CountingEngine(vllm_engine)
     walk = random.Random(1)
-    value, lines = 50.0, []
-    for _ in range(ENTRIES):
-        value = min(99.0, max(1.0, value + walk.uniform(-1, 1)))
-        lines.append(f"{value:.0f}")
+    lines = [str(walk.randrange(10)) for _ in range(ENTRIES)]
     encoded = [tuple(vllm_engine.tokenizer.encode(f"{line}\n")) for line in lines]
     asked: list[Asked] = []
     longest = 0
@@ -77,7 +74,7 @@ async def test_ten_thousand_entries(vllm_engine: VllmEngine, capsys: pytest.Capt
             for start in range(0, ENTRIES, BATCH):
                 ack = await manager.push(session, lines[start : start + BATCH])
                 assert ack.dropped == 0
-                while session.queue.tokens > 4 * BATCH:
+                while session.queue.tokens > 3 * BATCH:
                     longest = max(longest, session.tokens)
                     await asyncio.sleep(0.01)
             await session.resident(ENTRIES, 120)
@@ -87,7 +84,7 @@ async def test_ten_thousand_entries(vllm_engine: VllmEngine, capsys: pytest.Capt
             while not done.is_set():
                 if session.version:
                     asked.append(await ask(manager, session))
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(2.0)
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(produce())
@@ -101,7 +98,8 @@ async def test_ten_thousand_entries(vllm_engine: VllmEngine, capsys: pytest.Capt
     pushed = sum(map(len, encoded))
     moving = [each.first_token for each in asked if each.moving]
     still = [each.first_token for each in asked if not each.moving and len(each.tokens) > WINDOW // 2]
-    for each in asked[:: max(1, len(asked) // 8)]:
+    # Each of these is computed from its first token on, which takes a while.
+    for each in walk.sample(asked, 3):
         assert await again(vllm_engine, each.tokens) == each.answer
     figures = (
         f"\n{len(asked)} questions; first token while the window moves {statistics.median(moving) * 1000:.0f} ms "
