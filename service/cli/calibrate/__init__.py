@@ -35,6 +35,10 @@ def calibrate(
     system: Annotated[
         str | None, typer.Option(help="System prompt that stands before the data.", show_default=False)
     ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, help="Window of the session in tokens, for long recordings.", show_default=False),
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Longest full answer.")] = 16,
     max_false_accepts: Annotated[
         float,
@@ -67,7 +71,7 @@ def calibrate(
         target = None if store is None else Target.parse(store)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--store") from None
-    session = {"type": entry_type, "system": system}
+    session = {"type": entry_type, "system": system, "window": window}
     options = Options(
         stream=stream,
         prompt=prompt,

@@ -183,6 +183,13 @@ def test_a_recording_longer_than_the_context_is_used_as_far_as_it_fits(server: S
     assert "stopped after" in result.stderr
 
 
+def test_a_long_recording_goes_through_a_window(server: Server, stream: Path) -> None:
+    stream.write_text((json.dumps("x" * 900) + "\n") * 6)
+    result = succeed(calibrate(server, stream, "--json", "--window", "2500"))
+    assert json.loads(result.stdout)["questions"] == 6
+    assert "stopped after" not in result.stderr
+
+
 def test_a_typed_recording_goes_into_a_typed_session(server: Server, stream: Path) -> None:
     bars = [{"o": 1.0, "h": 2.0, "l": 0.5, "c": 1.0 + number / 10, "v": 10.0} for number in range(4)]
     stream.write_text("".join(json.dumps({"data": bar}) + "\n" for bar in bars))
