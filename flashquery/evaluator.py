@@ -273,6 +273,10 @@ class FlashQueries:
         """The window moved on: the same."""
         self._renewed(session)
 
+    def froze(self, session: Session) -> None:
+        """Data was frozen: the same."""
+        self._renewed(session)
+
     def _renewed(self, session: Session) -> None:
         event = Event(
             "data_updated",

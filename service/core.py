@@ -161,6 +161,9 @@ class _Measure:
         self._metrics.counters.session_window_moves += 1
         self._metrics.counters.session_window_tokens += tokens
 
+    def froze(self, session: Session) -> None:
+        """Nothing to measure."""
+
     async def deleted(self, session: Session) -> None:
         """Nothing to measure."""
 

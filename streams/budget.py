@@ -42,8 +42,11 @@ class Budget:
                 code="kv_cache_full",
                 retry_after=5,
             )
-        self._granted[owner] = blocks
         self.granted += blocks - before
+        if blocks:
+            self._granted[owner] = blocks
+        else:
+            self._granted.pop(owner, None)
 
     def release(self, owner: Hashable) -> None:
         """Take everything back from ``owner``. Idempotent."""

@@ -24,6 +24,7 @@ from streams.residency import Resident, common_length
 from streams.session import Ahead, Session
 from streams.template import Frame, Template
 from streams.timeline import Data, Kept, Timeline, Turn
+from streams.waiting import uninterrupted
 
 # Rendering and tokenizing this much text takes longer than the event loop may be held up.
 _INLINE_CHARACTERS = 16 * 1024
@@ -265,14 +266,16 @@ class Chat:
         if ahead is None or ahead.reading.locked() or ahead.held.covers(session.timeline.tokens):
             return
         session.ahead = None
-        await self.release(ahead)
+        await uninterrupted(self.release(ahead))
 
     async def release(self, ahead: Ahead) -> None:
         """Give back what a warm turn has read."""
         ahead.call = None
         async with ahead.reading:
-            await ahead.held.release()
-            self._grant(ahead, 0)
+            try:
+                await ahead.held.release()
+            finally:
+                self._grant(ahead, 0)
 
     # Rendering
 

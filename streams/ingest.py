@@ -37,9 +37,13 @@ class Batch:
     entries: tuple[Entry, ...]
     last: int
 
-    @property
-    def tokens(self) -> list[int]:
-        return [token for entry in self.entries for token in entry.tokens]
+    def __len__(self) -> int:
+        """Its length in tokens."""
+        return sum(len(entry.tokens) for entry in self.entries)
+
+    def followed_by(self, other: Batch | None) -> Batch:
+        """This batch and the one that was accepted after it, as one."""
+        return self if other is None else Batch((*self.entries, *other.entries), other.last)
 
     def split(self, tokens: int) -> tuple[Batch | None, Batch | None]:
         """The entries that the first ``tokens`` tokens hold whole, and the rest; None for what is empty."""

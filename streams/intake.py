@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from streams.engine.base import Tokenizer
-from streams.entries import EntryType
+from streams.entries import BuiltIn, EntryType
 from streams.errors import InvalidInput
 from streams.ingest import Entry
 
@@ -15,7 +15,7 @@ Item = str | Mapping[str, object]
 
 # This much text takes about as long as the event loop may be held up: a millisecond or two.
 _INLINE_BYTES = 16 * 1024
-# An object takes longer to check and to render than its text to encode.
+# An object of a built-in type takes about as long to check and to render. Others may take any time.
 _OBJECT_BYTES = 1024
 
 
@@ -41,7 +41,8 @@ class Intake:
         Raises:
             InvalidInput: one is too large, or not of the type; ``param`` says which.
         """
-        size = sum(len(item) if isinstance(item, str) else _OBJECT_BYTES for item in items)
+        per_object = _OBJECT_BYTES if isinstance(type, BuiltIn) else _INLINE_BYTES + 1
+        size = sum(len(item) if isinstance(item, str) else per_object for item in items)
         if size <= _INLINE_BYTES:
             return self._entries(type, items)
         return await asyncio.to_thread(self._entries, type, items)

@@ -22,6 +22,9 @@ class Listener(Protocol):
     def moved(self, session: Session, tokens: int) -> None:
         """A new version: the window moved on, and ``tokens`` were read for it."""
 
+    def froze(self, session: Session) -> None:
+        """A new version: data was frozen."""
+
     async def deleted(self, session: Session) -> None:
         """The session is gone."""
 
@@ -51,6 +54,10 @@ class Listeners:
     def moved(self, session: Session, tokens: int) -> None:
         for listener in self._all:
             listener.moved(session, tokens)
+
+    def froze(self, session: Session) -> None:
+        for listener in self._all:
+            listener.froze(session)
 
     async def deleted(self, session: Session) -> None:
         for listener in self._all:

@@ -307,7 +307,9 @@ class Manager:
                     "freeze earlier, or create a session with a larger window",
                     param="window",
                 )
-            session.freeze()
+            frozen = session.freeze()
+        if frozen:
+            self._listeners.froze(session)
         return session.frozen_end
 
     # The KV cache's budget

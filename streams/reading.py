@@ -44,7 +44,7 @@ class Reading:
 
     async def _run(self, session: Session) -> None:
         try:
-            while True:
+            while session.failure is None:
                 await session.work(self._sliding.expires_in(session))
                 self._sliding.tend(session)
                 if session.turning:
@@ -71,6 +71,6 @@ class Reading:
         batch = session.settle()
         if batch is not None:
             seconds = max(0.0, time.time() - batch.entries[0].at)
-            self._listener.settled(session, len(batch.tokens), seconds)
+            self._listener.settled(session, len(batch), seconds)
             if len(session.queue):
                 session.wake()

@@ -65,7 +65,7 @@ class Session:
         timeline: every durable token. Grows when a batch is taken, ahead of the KV cache.
         settled: length of the prefix of ``timeline`` that the present version covers.
         computed: length of the prefix of ``timeline`` that the last turn computed; in the prefix cache, if not evicted.
-        version: rises by one when a batch is resident or a turn is settled.
+        version: rises by one when a batch is resident, a turn is settled, the window has moved or data was frozen.
         covered: sequence number of the newest entry that is resident (or was dropped before one that is).
         turns: completed durable turns.
         batches, reading_seconds: read so far, and how long that took.
@@ -157,7 +157,7 @@ class Session:
     @property
     def waiting_tokens(self) -> int:
         """Tokens accepted that are not in the timeline yet."""
-        return self.queue.tokens + (len(self._parked.tokens) if self._parked else 0)
+        return self.queue.tokens + (len(self._parked) if self._parked else 0)
 
     def growth(self, tokens: int) -> int:
         """Tokens this stream will hold at most while ``tokens`` more are read into it."""
@@ -279,10 +279,12 @@ class Session:
         """Leave the entries of the batch taken last that are not wholly resident for later; the others can settle."""
         if self._batch is None:
             return
-        start = len(self.timeline) - len(self._batch.tokens)
+        start = len(self.timeline) - len(self._batch)
         read, rest = self._batch.split(self.held.shared(self.timeline.tokens) - start)
-        self.timeline.drop(rest.entries if rest else ())
-        self._batch, self._parked = read, rest
+        self._batch = read
+        if rest is not None:
+            self.timeline.drop(rest.entries)
+            self._parked = rest.followed_by(self._parked)
 
     def settle(self) -> Batch | None:
         """The batch taken last is resident: it becomes the present version. Returns it, if there is one."""
@@ -305,9 +307,9 @@ class Session:
 
     def settle_move(self, eviction: Eviction, held: Resident) -> Resident:
         """The window has moved on, and ``held`` has what it shows. Returns what the stream was held by before."""
-        before = list(self.timeline.entries)
+        before = self.timeline.data()
         self.timeline = self.timeline.without(eviction)
-        gone = before[: len(before) - sum(1 for _ in self.timeline.entries)]
+        gone = before[: len(before) - len(self.timeline.data())]
         self.evicted += len(gone)
         self.entries -= len(gone)
         self.tally.drop(gone)
@@ -316,16 +318,22 @@ class Session:
         self._renew()
         return held
 
-    def freeze(self) -> None:
+    def freeze(self) -> bool:
         """No window shall take away what the stream has so far. To be called by who holds :attr:`reading`.
+
+        Returns whether there was anything that it could.
+
+        What is frozen is context: it does not count in the statistics of what the window shows any more.
 
         Raises:
             Conflict: there are turns among it.
         """
-        entries = list(self.timeline.entries)
+        entries = self.timeline.data()
         if entries:
             self.timeline = self.timeline.freeze()
             self.tally.drop(entries)
+            self._renew()
+        return bool(entries)
 
     def _renew(self) -> None:
         self.version += 1

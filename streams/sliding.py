@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streams.engine.base import Engine
-from streams.errors import AskaheadError, Unavailable
+from streams.errors import AskaheadError, EngineUnavailable, Unavailable
 from streams.pacer import Pacer
 from streams.residency import Resident
 from streams.session import Session
@@ -29,10 +29,12 @@ class Move:
     Attributes:
         spare: reads what stays; what the stream was held by, once it has moved.
         task: moves it.
+        ending: it has moved, or will not; what is left to do must not be interrupted.
     """
 
     spare: Resident
     task: asyncio.Task[None] = field(init=False)
+    ending: bool = False
 
 
 class Sliding:
@@ -73,15 +75,22 @@ class Sliding:
 
     def expires_in(self, session: Session) -> float | None:
         """Seconds until the session has to be tended again though nothing comes; None if it need not be."""
-        expiry = None if session in self._moves else session.window.expiry(session.timeline)
+        if session in self._moves or session.failure is not None:
+            return None
+        expiry = session.window.expiry(session.timeline)
         return None if expiry is None else max(0.0, expiry - time.time())
 
     async def stop(self, session: Session) -> None:
         """Leave the session's window where it is, and give back what was read for it."""
         move = self._moves.get(session)
-        if move is not None:
+        if move is None:
+            return
+        if not move.ending:
             move.task.cancel()
-            await asyncio.gather(move.task, return_exceptions=True)
+        await asyncio.gather(move.task, return_exceptions=True)
+        if session in self._moves:
+            # It was cancelled before it began.
+            await self._end(session, move)
 
     async def _run(self, session: Session, move: Move) -> None:
         try:
@@ -92,13 +101,25 @@ class Sliding:
             log.exception("the window of session %s cannot move", session.id)
             self._fail(session, "internal error; the server's log has the details")
         finally:
+            await self._end(session, move)
+
+    async def _end(self, session: Session, move: Move) -> None:
+        move.ending = True
+        try:
             await move.spare.release()
+        except EngineUnavailable as error:
+            self._fail(session, error.message)
+        finally:
             self._grant(move, 0)
+            self._granted(session, session.committed)
             del self._moves[session]
+            # It may have to move again, and what waited for this has room.
+            session.wake()
 
     def _fail(self, session: Session, reason: str) -> None:
         log.error("session %s stopped reading: %s", session.id, reason)
         session.failure = session.failure or reason
+        session.advance()
 
     async def _slide(self, session: Session, move: Move) -> None:
         lineage, eviction = None, Eviction()
@@ -124,18 +145,21 @@ class Sliding:
         if self._granted(move, len(goal)):
             await move.spare.read(goal, stop=lambda: session.timeline.lineage is not lineage)
 
-    def _granted(self, move: Move, tokens: int) -> bool:
-        try:
-            self._grant(move, tokens)
-        except Unavailable:
-            return False
-        return True
-
     def _settle(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> None:
         read = len(held.content) - held.cached
         old = session.settle_move(eviction, held)
+        self._grant(session, session.data_end)
         if held is move.spare:
             move.spare = old
-        self._grant(session, session.committed)
+            # It is there until it is released: the two have changed places in the budget. Where what waits has no
+            # room beside it, that is granted after its release.
+            self._granted(move, len(old.content))
+        self._granted(session, session.committed)
         self._moved(session, read)
-        session.wake()
+
+    def _granted(self, owner: object, tokens: int) -> bool:
+        try:
+            self._grant(owner, tokens)
+        except Unavailable:
+            return False
+        return True

@@ -122,11 +122,6 @@ class Timeline:
         return len(self.head) + sum(len(entry.tokens) for entry in self.frozen)
 
     @property
-    def entries(self) -> Iterator[Entry]:
-        """All entries, oldest first, without the frozen ones."""
-        return (entry for segment in self.segments if isinstance(segment, Data) for entry in segment.entries)
-
-    @property
     def oldest(self) -> float | None:
         """When the oldest of what can leave came, Unix seconds."""
         for segment in self.segments:
@@ -164,7 +159,8 @@ class Timeline:
                 last, after all data.
         """
         matched = len(self.forgotten)
-        if not _repeats(messages[:matched], self.forgotten):
+        asks = all_of_them or not matched or len(messages) > matched
+        if not asks or not _repeats(messages[:matched], self.forgotten):
             return Kept(0, 0, self.data())
         for index, segment in enumerate(self.segments):
             if isinstance(segment, Data):
@@ -225,7 +221,7 @@ class Timeline:
                 "a prefix can only be frozen before the first turn; mark it earlier, or start a new session",
                 code="session_has_turns",
             )
-        return Timeline.of(self.head, frozen=(*self.frozen, *self.entries))
+        return Timeline.of(self.head, frozen=(*self.frozen, *self.data()))
 
     @property
     def in_user(self) -> bool:
@@ -233,7 +229,7 @@ class Timeline:
         return not (self.segments and isinstance(self.segments[-1], Turn))
 
     def data(self, start: int = 0) -> tuple[Entry, ...]:
-        """All entries from segment ``start`` on."""
+        """All entries from segment ``start`` on, oldest first, without the frozen ones."""
         runs = (segment for segment in self.segments[start:] if isinstance(segment, Data))
         return tuple(entry for run in runs for entry in run.entries)
 

@@ -235,7 +235,10 @@ class Held(Protocol):
         """
 
     async def release(self) -> None:
-        """Give the blocks back. They may serve as prefix cache until needed. Idempotent."""
+        """Give the blocks back. They may serve as prefix cache until needed. Idempotent.
+
+        Goes on to its end when it is cancelled: whoever cancels it waits.
+        """
 
 
 class Engine(Protocol):

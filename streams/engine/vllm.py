@@ -29,6 +29,7 @@ from streams.errors import (
     InvalidInput,
     ModelError,
 )
+from streams.waiting import uninterrupted
 
 __all__ = ["EngineOptions", "VllmEngine", "VllmHeld"]
 
@@ -255,6 +256,10 @@ class VllmHeld:
         Raises:
             EngineUnavailable: the engine did not react within 30 s.
         """
+        # Cut short, it would leave vLLM with a request that nobody can reach any more.
+        await uninterrupted(self._release())
+
+    async def _release(self) -> None:
         try:
             async with asyncio.timeout(_RELEASE_TIMEOUT), self._lock:
                 self._over = True

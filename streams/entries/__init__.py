@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from streams.entries.base import EntryType, Record, Statistics
+from streams.entries.base import BuiltIn, EntryType, Record, Statistics
 from streams.entries.defined import defined
 from streams.entries.event import EVENT
 from streams.entries.iot import IOT
@@ -15,4 +15,4 @@ from streams.entries.vitals import VITALS
 
 BUILTIN: Mapping[str, EntryType] = MappingProxyType({kind.name: kind for kind in (OHLCV, IOT, SPATIAL, EVENT, VITALS)})
 
-__all__ = ["BUILTIN", "EntryType", "Record", "Statistics", "defined"]
+__all__ = ["BUILTIN", "BuiltIn", "EntryType", "Record", "Statistics", "defined"]

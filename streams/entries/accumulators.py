@@ -73,7 +73,7 @@ def _scaled(value: float) -> int:
     return numerator << (_SCALE - denominator.bit_length() + 1)
 
 
-class Tally:
+class Total:
     """A sum of integers, or how often a condition held."""
 
     def __init__(self) -> None:

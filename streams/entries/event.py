@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from streams.entries.accumulators import Highest, Names, Tally
+from streams.entries.accumulators import Highest, Names, Total
 from streams.entries.base import BuiltIn, Entry, Int64, Name, Statistics
 from streams.entries.rendering import word
 
@@ -32,9 +32,9 @@ class EventStatistics(Statistics[Event]):
 
     def __init__(self, windowed: bool) -> None:
         super().__init__(windowed)
-        self._events = self.each(Tally(), lambda event: event.cnt)
+        self._events = self.each(Total(), lambda event: event.cnt)
         self._severest = self.each(Highest[int](windowed), lambda event: event.sev)
-        self._critical = self.each(Tally(), lambda event: event.sev >= CRITICAL)
+        self._critical = self.each(Total(), lambda event: event.sev >= CRITICAL)
         self._sources = self.each(Names(windowed), lambda event: event.src)
         self._categories = self.each(Names(windowed), lambda event: event.cat)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streams.entries.accumulators import ExactSum, Highest, Lowest, Tally
+from streams.entries.accumulators import ExactSum, Highest, Lowest, Total
 from streams.entries.base import BuiltIn, Entry, Name, Statistics
 from streams.entries.rendering import number, word
 
@@ -34,7 +34,7 @@ class ReadingStatistics(Statistics[Reading]):
         self._lowest = self.each(Lowest[float](windowed), lambda reading: reading.val)
         self._highest = self.each(Highest[float](windowed), lambda reading: reading.val)
         self._values = self.each(ExactSum(), lambda reading: reading.val)
-        self._breaches = self.each(Tally(), lambda reading: reading.breach)
+        self._breaches = self.each(Total(), lambda reading: reading.breach)
 
     def report(self) -> dict[str, Any]:
         last, breaches = self.last, self._breaches.value

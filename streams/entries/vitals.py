@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from streams.entries.accumulators import ExactSum, Highest, Lowest, Tally, nearest
+from streams.entries.accumulators import ExactSum, Highest, Lowest, Total, nearest
 from streams.entries.base import BuiltIn, Entry, Statistics
 from streams.entries.rendering import number
 
@@ -54,7 +54,7 @@ class VitalsStatistics(Statistics[Vitals]):
         self._diastolic = self.each(ExactSum(), lambda vitals: vitals.bp_d)
         self._oxygen = self.each(Lowest[float](windowed), lambda vitals: vitals.spo2)
         self._temperature = self.each(Highest[float](windowed), lambda vitals: vitals.temp)
-        self._onsets = {name: self.pairs(Tally(), _onset(holds)) for name, holds in CONDITIONS.items()}
+        self._onsets = {name: self.pairs(Total(), _onset(holds)) for name, holds in CONDITIONS.items()}
 
     def report(self) -> dict[str, Any]:
         last = self.last

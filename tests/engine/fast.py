@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from streams.engine.base import FinishReason, ModelFacts, Piece, Priority, Sampling
 from streams.errors import Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput
+from streams.waiting import uninterrupted
 from tests.engine.fast_dialect import FastDialect, obeying, thinks
 from tests.engine.fast_tokenizer import CONTROL, DEFAULT_SYSTEM, IM_END, THOUGHT, VOCABULARY, FastTokenizer
 
@@ -37,6 +38,7 @@ class FastEngine:
 
     Attributes:
         ingest_gate: while cleared, ``extend`` waits.
+        release_gate: while cleared, ``release`` waits.
         generate_gate: while cleared, ``generate`` waits before every token.
         calls: everything asked, in order.
         holds: the holds that have tokens now.
@@ -55,6 +57,8 @@ class FastEngine:
         self.generate_gate = asyncio.Event()
         self.ingest_gate.set()
         self.generate_gate.set()
+        self.release_gate = asyncio.Event()
+        self.release_gate.set()
         self.calls: list[Call] = []
         self.holds: set[FastHeld] = set()
         self.running = 0
@@ -215,7 +219,12 @@ class FastHeld:
             self._engine.settle(self)
 
     async def release(self) -> None:
+        await uninterrupted(self._release())
+
+    async def _release(self) -> None:
         async with self._lock:
+            await asyncio.sleep(0)
+            await self._engine.release_gate.wait()
             if self.content:
                 self._engine.calls.append(Call("release", len(self.content), self._priority))
             self._give_back()

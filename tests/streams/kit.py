@@ -40,6 +40,9 @@ class Heard:
     def moved(self, session: Session, tokens: int) -> None:
         self.moves.append((session.id, session.version, tokens))
 
+    def froze(self, session: Session) -> None:
+        self.moves.append((session.id, session.version, 0))
+
     async def deleted(self, session: Session) -> None:
         await self.may_delete.wait()
         self.deletions.append(session.id)

@@ -49,7 +49,7 @@ def test_the_newest_half_stays_and_everything_that_stays_is_as_it_was(
     low = left.frozen_end + (tokens - left.frozen_end) // 2
     assert len(left) <= low, "what stays is at most half of it"
     assert not coming or len(left) + coming <= tokens + window.slack, "and what comes next has room"
-    entries, kept = list(timeline.entries), list(left.entries)
+    entries, kept = list(timeline.data()), list(left.data())
     assert kept == entries[len(entries) - len(kept) :], "the newest, in order"
     assert (left.head, left.frozen) == (timeline.head, timeline.frozen)
     assert left.tokens[: left.frozen_end] == before[: left.frozen_end]
@@ -81,7 +81,7 @@ def test_a_window_in_seconds(times: list[float], seconds: float, later: float) -
     now = (times[-1] if times else 0.0) + later
     assert window.overdue(timeline, 0, now) == bool(times and times[0] + seconds <= now)
     left = timeline.without(window.eviction(timeline, 0, now))
-    assert [entry.at for entry in left.entries] == [at for at in times if at >= now - seconds / 2]
+    assert [entry.at for entry in left.data()] == [at for at in times if at >= now - seconds / 2]
     assert not window.overdue(left, 0, now)
 
 

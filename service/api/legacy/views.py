@@ -96,7 +96,7 @@ def pushed(ack: PushAck, manager: Manager) -> protocol.StreamPushObject:
 
 def status(session: Session, manager: Manager) -> protocol.StatusObject:
     """How reading its stream goes."""
-    entries = (*session.timeline.frozen, *session.timeline.entries)
+    entries = (*session.timeline.frozen, *session.timeline.data())
     microseconds = session.reading_seconds * 1e6
     return protocol.StatusObject(
         type=type_name(session),
