@@ -119,7 +119,7 @@ class FlashQueries:
         tokens = self._questions.encode(text)
         chosen = {choice: self._questions.encode(choice) for choice in choices or ()}
         longest = max(map(len, chosen.values()), default=0)
-        check_room(len(tokens) + len(session.frame.tail) + longest, self._manager.question_room)
+        check_room(len(tokens) + len(session.frame.tail) + longest, self._manager.room.questions)
         tree = None if choices is None else choice_tree(chosen, self._questions.eos_id)
         if schema is not None:
             self._questions.check_schema(schema, "schema")

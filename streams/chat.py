@@ -21,6 +21,7 @@ from streams.pacer import Pacer
 from streams.questions import Prompt, Questions
 from streams.reply import Reply
 from streams.residency import Resident, common_length
+from streams.room import Room
 from streams.session import Ahead, Session
 from streams.template import Frame, Template
 from streams.timeline import Data, Kept, Timeline, Turn
@@ -166,7 +167,7 @@ class Chat:
         session.require_live()
         plan = await self._plan(session, conversation)
         prompt = plan.prompt
-        _check_window(session, plan)
+        Room.check_frozen(session.window, plan.timeline.frozen_end, "messages")
         # What comes after the reply must fit as well, or the stream could not be held any more.
         room = self._engine.facts.context - 1 - len(prompt) - len(plan.opening)
         self._check_room(len(prompt), room)
@@ -321,17 +322,6 @@ class Chat:
     def _check_room(self, prompt: int, room: int) -> None:
         if room < 1:
             raise ContextLengthExceeded.of_prompt(prompt, prompt + room - 1, "messages")
-
-
-def _check_window(session: Session, plan: _Plan) -> None:
-    window, frozen = session.window, plan.timeline.frozen_end
-    if window.tokens is not None and frozen > window.tokens // 2:
-        raise ContextLengthExceeded(
-            f"the system prompt and tools, and what is frozen, have {frozen} tokens, and a window of "
-            f"{window.tokens} can keep {window.tokens // 2} from leaving; shorten them, or create a session with a "
-            "larger window",
-            param="messages",
-        )
 
 
 def _computed(session: Session, goal: Sequence[int]) -> int:

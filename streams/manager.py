@@ -16,9 +16,7 @@ from streams.entries import EntryType
 from streams.errors import (
     AskaheadError,
     Conflict,
-    ContextLengthExceeded,
     EngineUnavailable,
-    InvalidInput,
     Unavailable,
 )
 from streams.ingest import IngestQueue
@@ -28,6 +26,7 @@ from streams.pacer import Pacer, SlicePolicy
 from streams.questions import Questions, check_alive
 from streams.reading import Reading
 from streams.residency import Resident
+from streams.room import Room
 from streams.session import PushAck, Session, gone
 from streams.sliding import Sliding
 from streams.template import Template
@@ -40,8 +39,6 @@ log = logging.getLogger(__name__)
 _DELETE_SECONDS = 2.0
 # How long a request to freeze the prefix waits for what was pushed before it.
 _FREEZE_SECONDS = 30.0
-# Room for data in the smallest window, in tokens.
-_SMALLEST_WINDOW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +74,7 @@ class Manager:
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
         reserve = min(facts.context, facts.kv_capacity // 2)
         self.budget = Budget(facts.kv_capacity, reserve, facts.block_size)
-        # What a stream may not fill, so that it can still be asked about.
-        self.question_room = min(512, facts.context // 4)
+        self.room = Room(facts.context)
         self._template = Template(engine.tokenizer, engine.dialect)
         self._intake = Intake(engine.tokenizer, min(limits.entry_bytes, limits.queue_bytes))
         self.questions = Questions(
@@ -156,8 +152,8 @@ class Manager:
         self._check_alive()
         session_id = session_id or f"sess_{secrets.token_hex(8)}"
         frame = self._template.question_frame(system)
-        self._check_room(len(frame.head), "system")
-        self._check_window(window, len(frame.head))
+        self.room.check_stream(len(frame.head), "system")
+        self.room.check_window(window, len(frame.head))
         session = Session(
             id=session_id,
             frame=frame,
@@ -269,9 +265,9 @@ class Manager:
         self._check_alive(session)
         tokens = [len(entry.tokens) for entry in entries]
         if session.window.tokens is None:
-            self._check_room(session.growth(session.waiting_tokens + sum(tokens)), "data")
+            self.room.check_stream(session.growth(session.waiting_tokens + sum(tokens)), "data")
         else:
-            self._check_fits(session, max(tokens))
+            self.room.check_entry(session.window, session.frozen_end, max(tokens))
         self._grant(session, session.growth(session.waiting_tokens + sum(tokens)))
         session.touch()
         dropped = session.queue.offer(entries)
@@ -300,13 +296,7 @@ class Manager:
         await session.resident(session.queue.total_pushed, _FREEZE_SECONDS)
         async with session.reading:
             session.require_live()
-            end, window = session.data_end, session.window.tokens
-            if window is not None and end > window // 2:
-                raise ContextLengthExceeded(
-                    f"the stream has {end} tokens, and a window of {window} can keep {window // 2} from leaving; "
-                    "freeze earlier, or create a session with a larger window",
-                    param="window",
-                )
+            self.room.check_frozen(session.window, session.data_end, "window")
             frozen = session.freeze()
         if frozen:
             self._listeners.froze(session)
@@ -353,39 +343,4 @@ class Manager:
         if session.failure is not None:
             raise EngineUnavailable(
                 f"session '{session.id}' can read no more data: {session.failure}", code="session_failed"
-            )
-
-    def _check_room(self, tokens: int, param: str) -> None:
-        limit = self.engine.facts.context - self.question_room
-        if tokens > limit:
-            raise ContextLengthExceeded(
-                f"the stream would have {tokens} tokens and at most {limit} fit (a context of "
-                f"{self.engine.facts.context}, less {self.question_room} for questions); start a new session",
-                param=param,
-            )
-
-    def _check_window(self, window: Window, head: int) -> None:
-        if window.tokens is None:
-            return
-        largest = self.engine.facts.context - self.question_room
-        if window.limit is None or window.limit > largest:
-            raise InvalidInput(
-                f"window: at most {largest * 16 // 17} tokens fit (a context of {self.engine.facts.context}, less "
-                f"{self.question_room} for questions, and a sixteenth more while the window moves)",
-                param="window",
-            )
-        if window.tokens < 2 * head + _SMALLEST_WINDOW:
-            raise InvalidInput(
-                f"window: must be at least {2 * head + _SMALLEST_WINDOW} tokens, twice what stands before the data and "
-                "room for some",
-                param="window",
-            )
-
-    def _check_fits(self, session: Session, tokens: int) -> None:
-        largest = session.window.largest(session.frozen_end)
-        if largest is not None and tokens > largest:
-            raise ContextLengthExceeded(
-                f"an entry has {tokens} tokens and this session's window of {session.window.tokens} takes entries of "
-                f"{largest} at most; split it, or create a session with a larger window",
-                param="data",
             )

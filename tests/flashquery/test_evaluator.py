@@ -373,7 +373,7 @@ async def test_registering_is_bounded_and_clamped(redis: Redis) -> None:
 async def test_a_query_that_would_not_fit_a_full_stream_is_refused(redis: Redis) -> None:
     async with flashing(redis, FastEngine(context=512)) as rig:
         session = rig.manager.create("s")
-        room = rig.manager.question_room - len(session.frame.tail) - 1
+        room = rig.manager.room.questions - len(session.frame.tail) - 1
         with pytest.raises(InvalidInput) as refused:
             rig.flash.register(session, "x" * (room + 1))
         assert refused.value.param == "query"
@@ -381,7 +381,7 @@ async def test_a_query_that_would_not_fit_a_full_stream_is_refused(redis: Redis)
             rig.flash.register(session, "x" * (room - 9), choices=["short", "y" * 10])
         rig.flash.register(session, "x" * room)
         rig.flash.register(session, "x" * (room - 10), choices=["short", "y" * 10])
-        full = 512 - rig.manager.question_room - len(session.frame.head) - 1
+        full = 512 - rig.manager.room.questions - len(session.frame.head) - 1
         await rig.push(session, "d" * full)
         await until(lambda: len(rig.evaluations) == 2)
 

@@ -20,12 +20,12 @@ async def test_a_stream_leaves_room_for_a_question(engine: FastEngine) -> None:
     engine = FastEngine(context=512)
     async with managing(engine) as manager:
         session = manager.create("s")
-        full = engine.facts.context - manager.question_room - len(session.frame.head) - 1
+        full = engine.facts.context - manager.room.questions - len(session.frame.head) - 1
         await manager.push(session, ["x" * full])
         await settled(session)
         with pytest.raises(ContextLengthExceeded):
             await manager.push(session, ["x"])
-        question = manager.questions.encode("q" * (manager.question_room - len(session.frame.tail) - 1))
+        question = manager.questions.encode("q" * (manager.room.questions - len(session.frame.tail) - 1))
         assert manager.questions.prompt(session, question).room == 1
 
 
