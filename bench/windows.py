@@ -36,7 +36,7 @@ async def ready(bench: Bench, rounds: int = 300) -> list[Row]:
     ]
 
 
-async def window(bench: Bench, entries: int = 600) -> list[Row]:
+async def window(bench: Bench, entries: int = 240) -> list[Row]:
     """Questions over a stream in a window of 2,048 tokens, pushed without a pause: while it moves, and between."""
     session_id = await bench.stream(candles(1), window=2048)
     manager = bench.core.manager
