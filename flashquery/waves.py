@@ -161,7 +161,7 @@ class Waves:
         ready = flash_ready(query, answer)
         event = Event("flash_ready", {**ready, "changed": answer.changed})
         if self._notifier is not None:
-            self._notifier.answered(session.id, query.id, ready)
+            self._notifier.answered(session.id, query.id, {**ready, "evaluated_at": int(answer.evaluated_at)})
 
         def remember(pipe: Pipeline) -> None:
             self._history.save(pipe, session.id, query.id, answer)
@@ -182,14 +182,17 @@ async def _set_or_late(event: asyncio.Event, when: float | None) -> None:
 
 
 def flash_ready(query: FlashQuery, answer: Answer) -> dict[str, object]:
-    """The payload that announces an answer, live or replayed."""
+    """The payload that announces an answer, live or replayed.
+
+    ``evaluated_at`` has its fractions, which tell two answers over the same version apart; clients get whole seconds.
+    """
     payload: dict[str, object] = {
         "id": query.id,
         "query": query.text,
         "value": answer.value,
         "data_version": answer.version,
         "confidence": answer.confidence,
-        "evaluated_at": int(answer.evaluated_at),
+        "evaluated_at": answer.evaluated_at,
     }
     if answer.probabilities is not None:
         payload |= {"probabilities": answer.probabilities, "mass": answer.mass}

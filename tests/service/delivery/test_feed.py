@@ -242,11 +242,36 @@ async def test_answers_that_the_snapshot_holds_are_not_told_again(client: apps.C
     for _ in range(3):
         await push(client, "a")
         await answered(client, "a")
+    at = (await core(client).flash.cache.all("a"))[1].evaluated_at
     with Feed(core(client), [core(client).manager.get("a")]) as feed:
-        for version in (1, 2, 3, 4):
-            feed.queue.offer(Event("flash_ready", {"id": 1, "data_version": version}, "a"))
-        events = [await feed.next(10) for _ in range(3)]
-        assert [event and event.data["data_version"] for event in events] == [3, 3, 4]
+        for version, later in ((1, -2), (2, -1), (3, 0), (3, 1), (4, 2)):
+            feed.queue.offer(Event("flash_ready", {"id": 1, "data_version": version, "evaluated_at": at + later}, "a"))
+        events = [await feed.next(10) for _ in range(4)]
+        assert [event and (event.data["data_version"], event.data.get("evaluated_at")) for event in events] == [
+            (3, None),
+            (3, int(at)),
+            (3, int(at + 1)),
+            (4, int(at + 2)),
+        ]
+
+
+async def test_a_changed_query_is_answered_again_to_whoever_had_its_answer(client: apps.Client) -> None:
+    await ok(client, "POST", "/v1/sessions/a/flash", {"query": "Hot?"})
+    await push(client, "a")
+    await answered(client, "a")
+    async with (
+        client.get("/v1/sessions/a/events") as response,
+        client.get("/v1/events?session=a") as labels,
+        client.ws_connect("/v1/sessions/a/ws") as socket,
+    ):
+        for _ in range(2):
+            await read(response), await read(labels), await socket.receive_json(timeout=10)
+        await ok(client, "PATCH", "/v1/sessions/a/flash/1", {"max_tokens": 7})
+        kind, data = await read(response)
+        assert (kind, data["id"], data["data_version"]) == ("flash_ready", 1, 1)
+        assert isinstance(data["evaluated_at"], int)
+        assert await read(labels) == (kind, {"session_id": "a", **data})
+        assert await socket.receive_json(timeout=10) == {"type": kind, "data": data}
 
 
 async def test_an_acknowledgement_comes_before_a_snapshot_that_may_hold_what_it_caused(client: apps.Client) -> None:
