@@ -47,11 +47,13 @@ class _Watched:
     Attributes:
         session: the session.
         pin: keeps it from expiring until closed.
+        version: the one that ``connected`` told.
         replayed: by query, version and time of the answer in the snapshot; None until that is taken.
     """
 
     session: Session
     pin: ExitStack = field(default_factory=ExitStack)
+    version: int = 0
     replayed: dict[int, tuple[int, float]] | None = None
 
 
@@ -145,16 +147,17 @@ class Feed:
     async def _open(self, watched: _Watched) -> None:
         """``connected``, then every cached answer."""
         session = watched.session
+        answers = await self._flash.cache.all(session.id)
         try:
             registry = self._flash.registry(session)
         except NotFound:
             return  # deleted before its turn, as will be told
+        # Taken after the answers, so that none of them is of a version that was not told of.
         connected = {"session_id": session.id, "data_version": session.version, "flash_queries": len(registry)}
-        answers = await self._flash.cache.all(session.id)
         # An acknowledgement comes before what its data causes, and some of that may be in the snapshot.
         self._ready.extend(self.queue.pull("push_ack"))
         self._ready.append(Event("connected", connected, session.id))
-        watched.replayed = {}
+        watched.version, watched.replayed = session.version, {}
         for query in registry:
             if (answer := answers.get(query.id)) is not None:
                 self._ready.append(Event("flash_ready", flash_ready(query, answer), session.id))
@@ -175,6 +178,8 @@ class Feed:
             watched.pin.close()
             return event
         if watched.replayed is None:
+            return None
+        if event.kind == "data_updated" and event.data["data_version"] <= watched.version:
             return None
         if event.kind == "flash_ready":
             replayed = watched.replayed.get(event.data["id"])
