@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from service.api.chat.protocol import AnyMessage, FunctionTool
 from service.api.conversation import MESSAGES_MAX, TOOLS_MAX
-from service.api.fields import INT64, NonEmpty, Stop, StopList
+from service.api.fields import FLASH_MAX, INT64, NonEmpty, Stop, StopList
 from service.api.sessions.protocol import TypeName
 from service.bodies import Strict
 
@@ -31,7 +31,7 @@ class InitBody(Strict):
         int | None, Field(ge=1, lt=INT64, description="At most the model's, which is what the session gets.")
     ] = None
     window_size: Annotated[int | None, Field(ge=1, lt=INT64, description="In tokens, the prompt included.")] = None
-    flash: tuple[StandingQuery, ...] = ()
+    flash: Annotated[tuple[StandingQuery, ...], Field(max_length=FLASH_MAX)] = ()
 
 
 class InitObject(BaseModel):
