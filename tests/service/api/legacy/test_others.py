@@ -116,7 +116,7 @@ async def test_a_completion(client: apps.Client, engine: FastEngine) -> None:
         ({"prompt": "a", "stream": True}, "stream"),
         ({"prompt": "a", "n": 2}, "n"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
-        ({"prompt": "word " * 1000}, "messages"),
+        ({"prompt": "word " * 1000}, "prompt"),
     ],
 )
 async def test_what_cannot_be_completed_is_refused(client: apps.Client, body: dict[str, Any], param: str) -> None:

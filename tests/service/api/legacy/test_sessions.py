@@ -235,6 +235,17 @@ async def test_marking_too_much_or_too_late_is_refused(client: apps.Client) -> N
     assert status == 409
 
 
+async def test_marking_what_is_never_read_names_no_field(client: apps.Client, engine: FastEngine) -> None:
+    path = await init(client)
+    engine.ingest_gate.clear()
+    await ok(client, "POST", f"{path}/stream/push", {"data": [READING]})
+    await until(lambda: engine.calls)
+    engine.kill()
+    await until(lambda: core(client).manager.get(id_of(path)).failure)
+    status, reply = await call(client, "POST", f"{path}/mark_prefix")
+    assert (status, reply["error"]["code"], reply["error"]["param"]) == (503, "session_ended", None)
+
+
 @pytest.mark.parametrize("entry", [CANDLE, {"sid": "a"}, {**READING, "ts": 1}, 5])
 async def test_entries_of_another_type_are_refused(client: apps.Client, entry: Any) -> None:
     path = await init(client)
