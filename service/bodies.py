@@ -195,7 +195,8 @@ def _path(detail: ErrorDetails, value: object) -> tuple[str | int, ...]:
     """Pydantic's location without the names of union branches, which mean nothing to a client."""
     path: list[str | int] = []
     for depth, part in enumerate(detail["loc"], start=1):
-        absent = detail["type"] == "missing" and depth == len(detail["loc"])
+        # A body's own fields come first; a default of theirs may be wrong beside others.
+        absent = depth == 1 or (detail["type"] == "missing" and depth == len(detail["loc"]))
         if isinstance(value, Mapping) and (part in value or absent):
             value = value.get(part)
         elif isinstance(value, Sequence) and isinstance(part, int) and part < len(value):
