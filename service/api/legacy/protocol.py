@@ -252,6 +252,10 @@ class CompletionObject(BaseModel):
     usage: CompletionUsage
 
 
+class ListQuery(Strict):
+    """Query string of the list of Flash Queries: nothing to say."""
+
+
 class StandingQueryObject(BaseModel):
     """A registered Flash Query."""
 

@@ -50,6 +50,13 @@ async def test_flash_queries_in_old_shapes(client: apps.Client) -> None:
     assert (await call(client, "DELETE", f"{path}/flash/x"))[0] == 400
 
 
+async def test_the_old_list_has_no_parameters(client: apps.Client) -> None:
+    path = await init(client)
+    for query, param in (("wait=1", "wait"), ("foo=", "foo")):
+        status, reply = await call(client, "GET", f"{path}/flash?{query}")
+        assert (status, reply["error"]["param"]) == (400, param)
+
+
 async def test_events_in_old_shapes(client: apps.Client) -> None:
     path = await init(client, flash=[{"query": "Hot?", "max_tokens": 2}])
     await push(client, path)
