@@ -105,7 +105,8 @@ OPERATIONS = (
         handler=by_kind(register, old.register),
         tag="Flash Queries",
         summary="Register a Flash Query",
-        description="A standing question, answered again after every batch.",
+        description="A standing question, answered again after every batch, or as `every`, `min_interval` and `when` "
+        "say.",
         request=protocol.FlashCreate,
         response=protocol.FlashObject,
         statuses={**_NOT_FOUND, 409: "The same query is registered, or the limit is reached."},

@@ -120,7 +120,10 @@ class StatsQuery(Strict):
 
     over: Annotated[
         Literal["window", "stream"],
-        Field(description="What the window shows, or everything ever read. The same where there is no window."),
+        Field(
+            description="Entries that may leave through the window, without what was frozen; or all ever read. The "
+            "same where there is no window."
+        ),
     ] = "window"
 
 
