@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from service import app
+from service.api.legacy.kind import OLD_SHAPES, by_kind
 from service.api.legacy.routes import OPERATIONS
 from tests import apps
 from tests.apps import call, core, ok, settled, until
@@ -263,6 +265,12 @@ async def test_sessions_of_the_new_kind_are_not_for_old_paths(client: apps.Clien
         for session_id, expected in (("new", 400), ("gone", 404), ("no!id", 400)):
             status, reply = await call(client, operation.method, operation.path.replace("{id}", session_id))
             assert (status, reply["error"]["param"]) == (expected, "session_id")
+
+
+def test_the_reference_says_where_the_shapes_depend_on_the_session() -> None:
+    dispatching = [one for one in app.OPERATIONS if one.handler.__qualname__.startswith(by_kind.__name__)]
+    assert len(dispatching) >= 6
+    assert all(OLD_SHAPES in operation.description for operation in dispatching)
 
 
 async def test_old_sessions_may_be_used_as_new_ones(client: apps.Client) -> None:
