@@ -171,7 +171,8 @@ class Waves:
             event.publish(pipe, session.id)
 
         self._outbox.put(session.id, ("history", query.id), remember, keep=UNSENT)
-        self._outbox.put(session.id, query.id, store)
+        # Behind the event that tells of its version, though an older answer may be waiting before that.
+        self._outbox.put(session.id, query.id, store, behind=True)
 
 
 async def _set_or_late(event: asyncio.Event, when: float | None) -> None:
