@@ -375,7 +375,7 @@ def assert_in_order(events: Iterable[Named], newest: int) -> None:
         if not open_:
             data_version = answered_version = 0
         elif kind == "flash_ready":
-            assert answered_version < data["data_version"] <= newest
+            assert answered_version < data["data_version"] <= data_version
             answered_version = data["data_version"]
         else:
             assert kind == "connected" or data_version < data["data_version"]
