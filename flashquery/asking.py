@@ -27,10 +27,12 @@ class Asking:
     Args:
         questions: renders and runs.
         concurrency: requests in the engine at once, all sessions together.
+        preface_room: longest text before a question, in tokens; what is longer is cut off at the end.
     """
 
-    def __init__(self, questions: Questions, concurrency: int) -> None:
+    def __init__(self, questions: Questions, concurrency: int, preface_room: int) -> None:
         self._questions = questions
+        self._preface_room = preface_room
         self._slots = asyncio.Semaphore(concurrency)
 
     async def answer(self, session: Session, query: FlashQuery, snapshot: Snapshot, preface: str = "") -> Answer:
@@ -40,15 +42,22 @@ class Asking:
             session: the stream.
             query: the question.
             snapshot: what it is asked over.
-            preface: text to put before the question; as untrusted as data.
+            preface: a line to put before the question; as untrusted as data.
 
         Raises:
             Unavailable: the engine failed, or the answer is not one that can be used.
         """
-        question = (*self._questions.encode(preface), *query.tokens)
+        question = (*self._cut(preface), *query.tokens)
         if query.tree is None:
             return await self._say(session, query, question, snapshot)
         return await self._choose(session, question, query.tree, snapshot)
+
+    def _cut(self, preface: str) -> Prefix:
+        tokens = self._questions.encode(preface)
+        if len(tokens) <= self._preface_room:
+            return tokens
+        end = self._questions.encode("\n")
+        return (*tokens[: self._preface_room - len(end)], *end)
 
     async def ready(self, session: Session, snapshot: Snapshot) -> Ready | None:
         """The decision point of ``snapshot``: a question without words. None if the model would think first.

@@ -23,11 +23,23 @@ def clamped(max_tokens: int | None, schema: Mapping[str, Any] | None) -> int:
     return min(max(max_tokens, 1), _LONGEST)
 
 
-def check_room(tokens: int, room: int) -> None:
-    """Refuse a question that could not be asked any more when the stream is full."""
+def check_room(tokens: int, room: int, statistics: int) -> None:
+    """Refuse a question that could not be asked any more when the stream is full.
+
+    Args:
+        tokens: its own.
+        room: what is kept free for a question.
+        statistics: what those before it may take of that; 0 if there are none.
+    """
     if tokens >= room:
         raise InvalidInput(
             f"the query needs {tokens} tokens and {room} are kept free for a question; shorten it", param="query"
+        )
+    if tokens >= room - statistics:
+        raise InvalidInput(
+            f"with_stats: the query needs {tokens} tokens and {room - statistics} are kept free beside {statistics} "
+            "for statistics; shorten it, or leave with_stats out",
+            param="with_stats",
         )
 
 

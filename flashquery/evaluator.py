@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import lru_cache
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.checks import check_names, check_room, choice_tree, clamped
+from flashquery.confidence import Prefix
 from flashquery.events import Event, Hub
 from flashquery.history import History
 from flashquery.notify import Notifier, Webhook
@@ -25,6 +26,7 @@ from flashquery.ready import GAP_THRESHOLD, Ready, first_tokens
 from flashquery.waves import Evaluated, Standing, Waves
 from streams.manager import Manager
 from streams.session import Session
+from streams.tally import Over
 
 # Not part of what subscribers are shown.
 _QUERIES_CHANGED = Event("queries_changed", {})
@@ -66,7 +68,9 @@ class FlashQueries:
         self._questions = manager.questions
         self._max_queries = max_queries
         self._notifier = notifier
-        self._waves = Waves(Asking(manager.questions, concurrency), self.outbox, self.history, evaluated, notifier)
+        self._statistics_room = manager.room.questions // 2
+        asking = Asking(manager.questions, concurrency, self._statistics_room)
+        self._waves = Waves(asking, self.outbox, self.history, evaluated, notifier)
         self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
         self._standing: dict[str, Standing] = {}
         self._parts = AsyncExitStack()
@@ -110,16 +114,16 @@ class FlashQueries:
 
         Raises:
             Conflict: the text is registered already, or there are too many queries.
-            InvalidInput: the question is too long to be asked until the stream is full, the model cannot tell the
-                choices apart, the schema cannot be enforced, or the condition names statistics that there are not.
+            InvalidInput: the question, with room for its statistics, is too long to be asked until the stream is full,
+                the model cannot tell the choices apart, the schema cannot be enforced, or the condition names
+                statistics that there are not.
             NotFound: the session was deleted meanwhile.
         """
         standing = self._of(session)
         check_names(session, options.get("when"))
         tokens = self._questions.encode(text)
         chosen = {choice: self._questions.encode(choice) for choice in choices or ()}
-        longest = max(map(len, chosen.values()), default=0)
-        check_room(len(tokens) + len(session.frame.tail) + longest, self._manager.room.questions)
+        self._check_room(session, tokens, chosen.values(), options.get("with_stats"))
         tree = None if choices is None else choice_tree(chosen, self._questions.eos_id)
         if schema is not None:
             self._questions.check_schema(schema, "schema")
@@ -148,7 +152,7 @@ class FlashQueries:
 
         Raises:
             NotFound: there is no such query.
-            InvalidInput: the condition names statistics that there are not.
+            InvalidInput: the condition names statistics that there are not, or the question has no room beside any.
         """
         standing = self._of(session)
         check_names(session, changes.get("when"))
@@ -156,6 +160,7 @@ class FlashQueries:
         longest = clamped(changes.get("max_tokens", before.max_tokens), before.schema)
         values: dict[str, Any] = {**changes, "max_tokens": longest}
         query = replace(before, **values)
+        self._check_room(session, query.tokens, map(self._questions.encode, query.choices or ()), query.with_stats)
         standing.registry.put(query)
         if query.asked != before.asked:
             standing.last.pop(query_id, None)
@@ -163,6 +168,14 @@ class FlashQueries:
         self._start(session, standing)
         self._announce(session)
         return query
+
+    def _check_room(
+        self, session: Session, question: Prefix, choices: Iterable[Prefix], with_stats: Over | None
+    ) -> None:
+        longest = max(map(len, choices), default=0)
+        tokens = len(question) + len(session.frame.tail) + longest
+        statistics = 0 if with_stats is None else self._statistics_room
+        check_room(tokens, self._manager.room.questions, statistics)
 
     @property
     def warning(self) -> str | None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal
 
 import msgpack
@@ -28,6 +29,7 @@ Ended = Literal["closed", "deleted", "lagging", "resync", "shutdown"]
 _START_SECONDS = 10.0
 _RETRY_SECONDS = 0.5
 _POLL_SECONDS = 5.0
+_RELAYED_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,10 @@ class Hub:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _relay(self, pubsub: PubSub) -> None:
-        while True:
+        for number in count(1):
+            if number % _RELAYED_AT_ONCE == 0:
+                # What is buffered comes without a pause, and subscribers need one to keep up.
+                await asyncio.sleep(0)
             message = await pubsub.get_message(timeout=_POLL_SECONDS)
             if message is None:
                 continue

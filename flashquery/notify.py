@@ -23,7 +23,7 @@ import orjson
 _PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
 _NEW_KEY_BYTES = 32
-# With the delays below nine minutes in all, longer where the receiver asks for it.
+# With the delays below four to nine minutes, after a delivery; longer while failures go on, or if the receiver asks.
 _TRIES_MAX = 10
 _DELAY_MAX = 300.0
 _RETRIED = frozenset({408, 429})

@@ -53,11 +53,19 @@ class Outbox:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def put(self, session_id: str, what: Hashable, write: Write, keep: int = 1) -> None:
-        """Queue a write. The newest ``keep`` of the same session and ``what`` that are unsent stay, in their place."""
-        writes = self._waiting.setdefault((session_id, what), [])
-        writes.append(write)
-        del writes[:-keep]
+    def put(self, session_id: str, what: Hashable, write: Write, keep: int = 1, *, behind: bool = False) -> None:
+        """Queue a write. The newest ``keep`` of the same session and ``what`` that are unsent stay, in their place.
+
+        Args:
+            session_id: whose it is.
+            what: what it writes.
+            write: adds the commands.
+            keep: see above.
+            behind: they go behind everything that was put before instead.
+        """
+        key = (session_id, what)
+        writes = self._waiting.pop(key, []) if behind else self._waiting.get(key, [])
+        self._waiting[key] = [*writes, write][-keep:]
         self._empty.clear()
         self._ready.set()
 

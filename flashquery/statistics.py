@@ -12,7 +12,8 @@ from streams.tally import Over
 # Characters. What is put before a question repeats what producers say, and types of their own name the figures.
 _LONGEST_LINE = 800
 _LONGEST_TEXT = 64
-_TITLES: Mapping[Over, str] = {"window": "Statistics of the entries above", "stream": "Statistics of the whole stream"}
+# Above the question there may also be frozen entries, which a window's statistics do not count.
+_TITLES: Mapping[Over, str] = {"window": "Statistics of the latest entries", "stream": "Statistics of the whole stream"}
 
 
 def flat(report: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -29,7 +30,12 @@ def _flat(report: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Scalar]
 
 
 def line(values: Mapping[str, Scalar], over: Over) -> str:
-    """The statistics as one line, to be read before a question; those that would make it too long are left out."""
+    """The statistics as one line, to be read before a question; those that would make it too long are left out.
+
+    Args:
+        values: the statistics.
+        over: what they cover: entries that may leave through the window, without what was frozen; or all ever read.
+    """
     shown, length = [], 0
     for name, value in values.items():
         figure = f"{name if name.isprintable() else _quoted(name)} {_shown(value)}"

@@ -161,7 +161,7 @@ class Waves:
         ready = flash_ready(query, answer)
         event = Event("flash_ready", {**ready, "changed": answer.changed})
         if self._notifier is not None:
-            self._notifier.answered(session.id, query.id, ready)
+            self._notifier.answered(session.id, query.id, {**ready, "evaluated_at": int(answer.evaluated_at)})
 
         def remember(pipe: Pipeline) -> None:
             self._history.save(pipe, session.id, query.id, answer)
@@ -171,7 +171,8 @@ class Waves:
             event.publish(pipe, session.id)
 
         self._outbox.put(session.id, ("history", query.id), remember, keep=UNSENT)
-        self._outbox.put(session.id, query.id, store)
+        # Behind the event that tells of its version, though an older answer may be waiting before that.
+        self._outbox.put(session.id, query.id, store, behind=True)
 
 
 async def _set_or_late(event: asyncio.Event, when: float | None) -> None:
@@ -182,14 +183,17 @@ async def _set_or_late(event: asyncio.Event, when: float | None) -> None:
 
 
 def flash_ready(query: FlashQuery, answer: Answer) -> dict[str, object]:
-    """The payload that announces an answer, live or replayed."""
+    """The payload that announces an answer, live or replayed.
+
+    ``evaluated_at`` has its fractions, which tell two answers over the same version apart; clients get whole seconds.
+    """
     payload: dict[str, object] = {
         "id": query.id,
         "query": query.text,
         "value": answer.value,
         "data_version": answer.version,
         "confidence": answer.confidence,
-        "evaluated_at": int(answer.evaluated_at),
+        "evaluated_at": answer.evaluated_at,
     }
     if answer.probabilities is not None:
         payload |= {"probabilities": answer.probabilities, "mass": answer.mass}

@@ -10,6 +10,8 @@ from service.bodies import Strict
 from streams.engine.base import Sampling
 
 INT64 = 2**63
+FLASH_MAX = 1024
+"""Queries to register with a session: no setting allows more."""
 SESSION_ID = r"^[A-Za-z0-9_-]{1,128}$"
 NAME = r"^[A-Za-z0-9_-]{1,64}$"
 # More tokens than any context has: the prompt's room decides.
@@ -28,19 +30,16 @@ def fits(text: str, limit: int) -> str:
     return text
 
 
-def _few_and_short(stop: str | list[str]) -> str | list[str]:
-    sequences = [stop] if isinstance(stop, str) else stop
-    if len(sequences) > _STOPS_MAX:
-        raise ValueError(f"takes at most {_STOPS_MAX} sequences")
-    for sequence in sequences:
+def _short(stop: str | list[str]) -> str | list[str]:
+    for sequence in [stop] if isinstance(stop, str) else stop:
         fits(sequence, _STOP_BYTES_MAX)
     return stop
 
 
 FastAnswer = Annotated[tuple[Annotated[str, AfterValidator(lambda text: fits(text, 128))], ...], Field(max_length=64)]
 GapThreshold = Annotated[float, Field(ge=0)]
-Stop = Annotated[str | list[str], AfterValidator(_few_and_short)]
-StopList = Annotated[list[str], AfterValidator(_few_and_short)]
+StopList = Annotated[list[str], Field(max_length=_STOPS_MAX), AfterValidator(_short)]
+Stop = Annotated[str, AfterValidator(_short)] | StopList
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 

@@ -32,6 +32,14 @@ def labelled(event: Event) -> Event | None:
     return Event(event.kind, {"session_id": event.session_id, **event.data}, event.session_id)
 
 
+def _rounded(event: Event) -> Event:
+    """With times in whole seconds, as clients get them."""
+    if event.kind != "flash_ready":
+        return event
+    data = {**event.data, "evaluated_at": int(event.data["evaluated_at"])}
+    return Event(event.kind, data, event.session_id)
+
+
 @dataclass(slots=True)
 class _Watched:
     """A session of the feed.
@@ -39,12 +47,14 @@ class _Watched:
     Attributes:
         session: the session.
         pin: keeps it from expiring until closed.
-        replayed: by query, the version of the answer in the snapshot; None until that is taken.
+        version: the one that ``connected`` told.
+        replayed: by query, version and time of the answer in the snapshot; None until that is taken.
     """
 
     session: Session
     pin: ExitStack = field(default_factory=ExitStack)
-    replayed: dict[int, int] | None = None
+    version: int = 0
+    replayed: dict[int, tuple[int, float]] | None = None
 
 
 class Feed:
@@ -123,7 +133,7 @@ class Feed:
                 if event is None:
                     return None
                 event = self._heard(event)
-            shown = None if event is None else self._shape(event)
+            shown = None if event is None else self._shape(_rounded(event))
             if shown is not None:
                 return shown
 
@@ -137,20 +147,21 @@ class Feed:
     async def _open(self, watched: _Watched) -> None:
         """``connected``, then every cached answer."""
         session = watched.session
+        answers = await self._flash.cache.all(session.id)
         try:
             registry = self._flash.registry(session)
         except NotFound:
             return  # deleted before its turn, as will be told
+        # Taken after the answers, so that none of them is of a version that was not told of.
         connected = {"session_id": session.id, "data_version": session.version, "flash_queries": len(registry)}
-        answers = await self._flash.cache.all(session.id)
         # An acknowledgement comes before what its data causes, and some of that may be in the snapshot.
         self._ready.extend(self.queue.pull("push_ack"))
         self._ready.append(Event("connected", connected, session.id))
-        watched.replayed = {}
+        watched.version, watched.replayed = session.version, {}
         for query in registry:
             if (answer := answers.get(query.id)) is not None:
                 self._ready.append(Event("flash_ready", flash_ready(query, answer), session.id))
-                watched.replayed[query.id] = answer.version
+                watched.replayed[query.id] = answer.version, answer.evaluated_at
 
     def _heard(self, event: Event) -> Event | None:
         """The event, if it is for subscribers and not told yet."""
@@ -168,8 +179,13 @@ class Feed:
             return event
         if watched.replayed is None:
             return None
-        if event.kind == "flash_ready" and event.data["data_version"] <= watched.replayed.get(event.data["id"], -1):
+        if event.kind == "data_updated" and event.data["data_version"] <= watched.version:
             return None
+        if event.kind == "flash_ready":
+            replayed = watched.replayed.get(event.data["id"])
+            # A query that was changed is evaluated again over the same version.
+            if replayed is not None and (event.data["data_version"], event.data["evaluated_at"]) <= replayed:
+                return None
         return event
 
     def _created(self, session_id: str) -> None:

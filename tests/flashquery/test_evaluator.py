@@ -13,6 +13,7 @@ from flashquery import keys
 from flashquery.answers import Answer
 from flashquery.events import Event, SubscriptionEnded
 from streams.engine.base import Priority, Sampling
+from streams.entries import BUILTIN
 from streams.errors import Conflict, InvalidInput, NotFound
 from tests.engine.fast import FastEngine, FastTokenizer
 from tests.flashquery.conftest import Store
@@ -384,6 +385,27 @@ async def test_a_query_that_would_not_fit_a_full_stream_is_refused(redis: Redis)
         full = 512 - rig.manager.room.questions - len(session.frame.head) - 1
         await rig.push(session, "d" * full)
         await until(lambda: len(rig.evaluations) == 2)
+
+
+async def test_statistics_leave_room_in_a_full_stream(redis: Redis) -> None:
+    async with flashing(redis, FastEngine(context=512)) as rig:
+        session = rig.manager.create("s", type=BUILTIN["vitals"])
+        room = rig.manager.room.questions // 2 - len(session.frame.tail) - 1
+        with pytest.raises(InvalidInput, match=f"beside {rig.manager.room.questions // 2} for statistics") as refused:
+            rig.flash.register(session, "x" * (room + 1), with_stats="window")
+        assert refused.value.param == "with_stats"
+        with pytest.raises(InvalidInput):
+            rig.flash.register(session, "x" * (room - 9), choices=["short", "y" * 10], with_stats="stream")
+        later = rig.flash.register(session, "x" * (room + 1))
+        with pytest.raises(InvalidInput):
+            rig.flash.change(session, later.id, with_stats="window")
+        rig.flash.remove(session, later.id)
+        rig.flash.register(session, "x" * room, with_stats="window")
+        rig.flash.register(session, "x" * (room - 10), choices=["short", "y" * 10], with_stats="stream")
+        await rig.manager.push(session, [{"hr": 72, "bp_s": 120, "bp_d": 80, "spo2": 97.5, "temp": 38.2}])
+        await until(lambda: len(rig.evaluations) == 2)
+        await rig.push(session, "d" * (512 - rig.manager.room.questions - session.tokens - 1))
+        await until(lambda: len(rig.evaluations) == 4)
 
 
 class Folding(FastTokenizer):

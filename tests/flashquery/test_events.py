@@ -76,6 +76,18 @@ async def test_a_subscriber_that_is_just_not_behind_loses_nothing(hub: Hub, redi
         assert await full.next(SECONDS) == news(3)
 
 
+async def test_a_burst_does_not_end_a_subscriber_that_keeps_up(redis: Redis) -> None:
+    async with Hub(redis, backlog=100) as hub:
+        with hub.subscribe("s") as quick:
+
+            async def keep_up() -> list[Event | None]:
+                return [await quick.next(SECONDS) for _ in range(1000)]
+
+            reading = asyncio.create_task(keep_up())
+            await publish(redis, *map(news, range(1000)))
+            assert await reading == list(map(news, range(1000)))
+
+
 async def test_what_came_before_the_deletion_is_delivered_and_nothing_after(hub: Hub, redis: Redis) -> None:
     with hub.subscribe("s") as subscription, hub.subscribe("t") as other:
         await publish(redis, news(1), end("s"), news(2))

@@ -110,6 +110,22 @@ async def test_writes_put_while_others_of_their_kind_are_being_sent_follow_them_
         assert await logged(redis) == ["first", "second", "third"]
 
 
+async def test_a_write_may_have_to_follow_what_was_put_before_it(redis: Redis) -> None:
+    async with Outbox(redis) as outbox:
+
+        def first(pipe: Pipeline) -> None:
+            pipe.rpush("log", "a1")
+            outbox.put("s", "b", note("b1"))
+            outbox.put("s", "a", note("a2"), behind=True)
+            outbox.put("s", "b", note("b2"))
+            outbox.put("s", "c", note("c1"))
+            outbox.put("s", "a", note("a3"), behind=True)
+
+        outbox.put("s", "a", first, behind=True)
+        assert await outbox.flush(SECONDS)
+        assert await logged(redis) == ["a1", "b2", "c1", "a3"]
+
+
 async def test_discarding_everything_leaves_nothing_to_wait_for(redis: Redis) -> None:
     async with Outbox(redis) as outbox:
         outbox.put("s", "a", note("a"))

@@ -21,7 +21,7 @@ def test_the_line_of_a_builtin_type() -> None:
     statistics = BUILTIN["vitals"].statistics(False)
     statistics.add(BUILTIN["vitals"].parse(VITALS, "data"))
     assert line(flat(statistics.report()), "window") == (
-        'Statistics of the entries above: count 1, current.hr 72, current.bp "120/80", current.spo2 97.5, '
+        'Statistics of the latest entries: count 1, current.hr 72, current.bp "120/80", current.spo2 97.5, '
         "current.temp 38.2, current.map 93.3333, avg_heart_rate 72, avg_map 93.3333, min_spo2 97.5, max_temp 38.2, "
         "alerts.tachycardia_episodes 0, alerts.bradycardia_episodes 0, alerts.hypoxia_episodes 0, "
         "alerts.fever_episodes 1\n"

@@ -166,9 +166,22 @@ async def test_statistics_stand_between_data_and_question(rig: Rig, engine: Reco
         await rig.push(session, "data")
         await until(lambda number=number: len(rig.evaluations) == number)
     assert engine.questions() == [
-        f"Statistics of the entries above: count {number}\ntrend?<|im_end|>\n<|im_start|>assistant\n"
+        f"Statistics of the latest entries: count {number}\ntrend?<|im_end|>\n<|im_start|>assistant\n"
         for number in (1, 2)
     ]
+
+
+async def test_statistics_beyond_their_room_are_cut_off(rig: Rig, engine: Recording) -> None:
+    session = rig.manager.create("s", type=BUILTIN["vitals"])
+    rig.flash.register(session, "trend?", with_stats="window")
+    await rig.manager.push(session, [{"hr": 72, "bp_s": 120, "bp_d": 80, "spo2": 97.5, "temp": 38.2}])
+    await until(lambda: rig.evaluations)
+    (prompt,) = engine.prompts
+    _, title, rest = engine.tokenizer.decode(prompt).partition("Statistics of the latest entries: ")
+    shown, asked = rest.split("\n", 1)
+    assert len(title) + len(shown) + 1 == rig.manager.room.questions // 2
+    assert shown.startswith("count 1, current.hr 72")
+    assert asked.startswith("trend?<|im_end|>")
 
 
 async def test_choices_are_scored_behind_the_statistics(rig: Rig, engine: Recording) -> None:

@@ -15,10 +15,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, make_mocked_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from service import keys
-from service.bodies import Strict, parse, query_model, read_model, respond, wants_msgpack
+from service.api.legacy.protocol import InitBody
+from service.api.sessions.protocol import SessionCreate, SocketMessage
+from service.app import OPERATIONS
+from service.bodies import Strict, invalid, parse, query_model, read_model, respond, wants_msgpack
 from streams.errors import InvalidInput
 from tests.service.edge import edge_app, serving
 
@@ -389,3 +392,43 @@ async def test_answers_come_in_the_wanted_spelling(client: TestClient[web.Reques
     assert msgpack.unpackb(await response.read())["name"] == "a"
     response = await client.get("/query?name=a")
     assert response.content_type == JSON
+
+
+def _lists(model: type[BaseModel]) -> list[str]:
+    """Its fields that may be lists."""
+    properties = model.model_json_schema()["properties"]
+    return [
+        name
+        for name, schema in properties.items()
+        if any(kind.get("type") == "array" for kind in (schema, *schema.get("anyOf", ())))
+    ]
+
+
+_REQUESTS = dict.fromkeys(operation.request for operation in OPERATIONS if operation.request is not None)
+_LISTS = [(model, name) for model in (*_REQUESTS, SocketMessage, Body) for name in _lists(model)]
+
+
+@pytest.mark.parametrize(("model", "name"), _LISTS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_list_of_what_is_wrong_is_refused_at_the_first(model: type[BaseModel], name: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate_json(orjson.dumps({name: [0] * 10_000}))
+    told = [detail for detail in caught.value.errors() if detail["loc"][0] == name]
+    assert 1 <= len(told) < 10
+    assert invalid(caught.value, {name: [0]}).message
+
+
+def test_lists_in_lists_are_refused_at_the_first() -> None:
+    with pytest.raises(ValidationError) as caught:
+        SessionCreate.model_validate_json(orjson.dumps({"flash": [{"query": "Hot?", "choices": [0] * 32}]}))
+    assert caught.value.error_count() == 1
+    refusal = invalid(caught.value, {"flash": [{"query": "Hot?", "choices": [0]}]})
+    assert (refusal.param, refusal.message) == (
+        "flash.0.choices.0",
+        "flash.0.choices.0: Input should be a valid string",
+    )
+
+
+@pytest.mark.parametrize("model", [SessionCreate, InitBody])
+def test_queries_to_register_with_a_session_are_bounded(model: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError, match="at most 1024"):
+        model.model_validate_json(orjson.dumps({"type": "iot", "flash": [{"query": "Hot?"}] * 1025}))

@@ -43,8 +43,8 @@ class FlashOptions(Strict):
     with_stats: Annotated[
         Literal["window", "stream"] | bool | None,
         Field(
-            description="Ours: put the session's statistics before the question, as one line: of the entries in the "
-            "window (true says the same), or of the whole stream."
+            description="Ours: put the session's statistics before the question, as one line: of the entries that "
+            "may leave through the window (true says the same), or of the whole stream."
         ),
     ] = None
     every: Annotated[

@@ -8,7 +8,7 @@ from flashquery.queries import FlashQuery
 from service.api.flash import protocol
 from service.api.flash.notify import Notify, NotifyObject
 from service.api.legacy import flash as old
-from service.api.legacy.kind import by_kind
+from service.api.legacy.kind import OLD_SHAPES, by_kind
 from service.api.requests import flash_id, session_of
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
@@ -105,7 +105,8 @@ OPERATIONS = (
         handler=by_kind(register, old.register),
         tag="Flash Queries",
         summary="Register a Flash Query",
-        description="A standing question, answered again after every batch.",
+        description="A standing question, answered again after every batch, or as `every`, `min_interval` and `when` "
+        f"say. {OLD_SHAPES}",
         request=protocol.FlashCreate,
         response=protocol.FlashObject,
         statuses={**_NOT_FOUND, 409: "The same query is registered, or the limit is reached."},
@@ -116,7 +117,8 @@ OPERATIONS = (
         handler=by_kind(list_queries, old.list_queries),
         tag="Flash Queries",
         summary="List Flash Queries and their answers",
-        description="Has an `ETag`; `If-None-Match` gets 304 while nothing changed.",
+        description=f"Has an `ETag`; `If-None-Match` gets 304 while nothing changed. {OLD_SHAPES} They have neither "
+        "`ETag` nor parameters.",
         query=protocol.PollQuery,
         response=protocol.FlashList,
         statuses={304: "Nothing changed.", **_NOT_FOUND},
@@ -162,6 +164,7 @@ OPERATIONS = (
         handler=by_kind(delete, old.delete),
         tag="Flash Queries",
         summary="Delete a Flash Query",
+        description=OLD_SHAPES,
         response=protocol.FlashDeleted,
         statuses={404: "Unknown session or query."},
     ),

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from service.api.conversation import with_thinking
 from service.api.legacy.protocol import CompletionBody, CompletionChoice, CompletionObject, CompletionUsage
+from service.api.legacy.refusals import renaming
 from service.api.replies import answering
 from service.bodies import read_model, respond
 from service.core import CORE
@@ -29,8 +30,9 @@ async def complete(request: web.Request) -> web.Response:
     options = with_thinking({}, False, forced=False, dialect=engine.dialect)
     conversation = Conversation((Message("user", body.prompt),), options=options)
     sampling = Sampling(max_tokens=body.max_tokens, temperature=body.temperature, top_p=body.top_p)
-    async with answering(request, conversation, _TEXT, sampling, None, started) as answer:
-        reply = await answer.finish()
+    with renaming({"messages": "prompt"}):
+        async with answering(request, conversation, _TEXT, sampling, None, started) as answer:
+            reply = await answer.finish()
     completion = CompletionObject(
         id=f"cmpl-{secrets.token_hex(12)}",
         created=int(time.time()),

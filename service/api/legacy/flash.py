@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from service.api.legacy.protocol import StandingQuery, StandingQueryObject
+from service.api.legacy.protocol import ListQuery, StandingQuery, StandingQueryObject
 from service.api.legacy.views import standing
 from service.api.requests import flash_id
-from service.bodies import read_model, respond
+from service.bodies import query_model, read_model, respond
 from service.core import CORE
 from streams.session import Session
 
@@ -30,6 +30,7 @@ async def register(request: web.Request, session: Session) -> web.Response:
 
 async def list_queries(request: web.Request, session: Session) -> web.Response:
     """All of them and their answers."""
+    query_model(request, ListQuery)
     flash = request.app[CORE].flash
     session.touch()
     answers = await flash.cache.all(session.id)

@@ -18,6 +18,9 @@ from streams.session import Session
 LABELS = frozenset({"legacy"})
 """What such a session is labelled with."""
 
+OLD_SHAPES = "Sessions that `/v1/sessions/init` made take and give the shapes of the old generation (docs/legacy.md)."
+"""Belongs into the description of whatever :func:`by_kind` serves."""
+
 _SessionHandler = Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from service.api.chat.protocol import AnyMessage, FunctionTool
 from service.api.conversation import MESSAGES_MAX, TOOLS_MAX
-from service.api.fields import INT64, NonEmpty, Stop, StopList
+from service.api.fields import FLASH_MAX, INT64, NonEmpty, Stop, StopList
 from service.api.sessions.protocol import TypeName
 from service.bodies import Strict
 
@@ -31,7 +31,7 @@ class InitBody(Strict):
         int | None, Field(ge=1, lt=INT64, description="At most the model's, which is what the session gets.")
     ] = None
     window_size: Annotated[int | None, Field(ge=1, lt=INT64, description="In tokens, the prompt included.")] = None
-    flash: tuple[StandingQuery, ...] = ()
+    flash: Annotated[tuple[StandingQuery, ...], Field(max_length=FLASH_MAX)] = ()
 
 
 class InitObject(BaseModel):
@@ -178,29 +178,39 @@ class StatusObject(BaseModel):
 class GenerateOldBody(Strict):
     """A question that leaves nothing behind (``prompt``), or a durable turn (``messages``)."""
 
-    prompt: NonEmpty | None = None
     messages: Annotated[list[AnyMessage] | None, Field(min_length=1, max_length=MESSAGES_MAX)] = None
-    tools: Annotated[list[FunctionTool] | None, Field(max_length=TOOLS_MAX)] = None
+    prompt: Annotated[NonEmpty | None, Field(validate_default=True)] = None
+    tools: Annotated[list[FunctionTool] | None, Field(max_length=TOOLS_MAX, description="Beside `messages`.")] = None
     max_tokens: Annotated[int | None, Field(ge=1, lt=INT64)] = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    fast_answer: bool = False
+    fast_answer: Annotated[bool, Field(description="Beside `prompt`.")] = False
     clear_after: Annotated[
-        int | None, Field(ge=0, lt=INT64, description="Ignored: a question leaves nothing that could be cleared.")
+        int | None, Field(ge=0, lt=INT64, description="Ignored: a question leaves nothing to clear, a turn stays.")
     ] = None
     stop: StopList | None = None
     stream: bool = False
 
-    @model_validator(mode="after")
-    def _one_of_two(self) -> GenerateOldBody:
-        if (self.prompt is None) == (self.messages is None):
+    @field_validator("prompt")
+    @classmethod
+    def _one_of_two(cls, prompt: str | None, info: ValidationInfo) -> str | None:
+        if "messages" in info.data and (prompt is None) == (info.data["messages"] is None):
             raise ValueError("send either `prompt` or `messages`")
-        with_messages = {"tools": self.tools is not None}
-        with_prompt = {"fast_answer": self.fast_answer, "clear_after": self.clear_after is not None}
-        for name, given in (with_messages if self.messages is None else with_prompt).items():
-            if given:
-                raise ValueError(f"`{name}` does not go with `{'prompt' if self.messages is None else 'messages'}`")
-        return self
+        return prompt
+
+    @field_validator("tools")
+    @classmethod
+    def _of_a_turn(cls, tools: list[FunctionTool] | None, info: ValidationInfo) -> list[FunctionTool] | None:
+        if tools and info.data.get("prompt") is not None:
+            raise ValueError("does not go with `prompt`; send `messages`")
+        return tools
+
+    @field_validator("fast_answer")
+    @classmethod
+    def _of_a_question(cls, fast_answer: bool, info: ValidationInfo) -> bool:
+        if fast_answer and info.data.get("messages") is not None:
+            raise ValueError("does not go with `messages`; send `prompt`")
+        return fast_answer
 
 
 class CompletionBody(Strict):
@@ -240,6 +250,10 @@ class CompletionObject(BaseModel):
     model: str
     choices: list[CompletionChoice]
     usage: CompletionUsage
+
+
+class ListQuery(Strict):
+    """Query string of the list of Flash Queries: nothing to say."""
 
 
 class StandingQueryObject(BaseModel):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -13,6 +12,7 @@ from pydantic import BaseModel
 from service.api.legacy import protocol, views
 from service.api.legacy.completions import complete
 from service.api.legacy.kind import LABELS, old_session
+from service.api.legacy.refusals import renaming
 from service.api.sessions.protocol import PushBody
 from service.bodies import read_model, respond
 from service.core import CORE
@@ -21,19 +21,6 @@ from service.openapi import Operation
 from streams.entries import BUILTIN
 from streams.errors import InvalidInput, Unavailable
 from streams.window import Window
-
-
-@contextmanager
-def _renaming(names: Mapping[str, str]) -> Iterator[None]:
-    """Refusals call fields by ``names``, given those of the core."""
-    try:
-        yield
-    except InvalidInput as error:
-        name = names.get(error.param or "")
-        if name is None:
-            raise
-        message = error.message.removeprefix(f"{error.param}: ")
-        raise type(error)(f"{name}: {message}", code=error.code, param=name) from None
 
 
 def _answer(request: web.Request, found: BaseModel) -> web.Response:
@@ -56,7 +43,7 @@ async def init(request: web.Request) -> web.Response:
         raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
     if len({query.query for query in body.flash}) != len(body.flash):
         raise InvalidInput("flash: holds the same query twice", param="flash")
-    with _renaming({"system": "prompt", "window": "window_size"}):
+    with renaming({"system": "prompt", "window": "window_size"}):
         session = manager.create(
             system=body.prompt,
             type=BUILTIN[body.type],
@@ -92,7 +79,7 @@ async def slots(request: web.Request) -> web.Response:
 async def append(request: web.Request) -> web.Response:
     session = old_session(request)
     body = await read_model(request, protocol.AppendBody)
-    with _renaming({"data": "text"}):
+    with renaming({"data": "text"}):
         ack = await request.app[CORE].manager.push(session, [body.text])
     # So that what is asked next knows of it. A client that was refused would append it once more.
     with session.pinned(), suppress(Unavailable):
@@ -105,7 +92,7 @@ async def mark_prefix(request: web.Request) -> web.Response:
     session = old_session(request)
     await read_model(request, protocol.MarkPrefixBody, allow_empty=True)
     session.touch()
-    with _renaming({"window": "window_size"}):
+    with renaming({"window": "window_size", "after": None}):
         end = await request.app[CORE].manager.freeze(session)
     message = f"the first {end} tokens stay whatever leaves the window"
     return _answer(request, protocol.MarkPrefixObject(prefix_end=end, message=message))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from typing_extensions import TypedDict
 
 from flashquery.ready import Ready
-from service.api.fields import INT64, NAME, SESSION_ID, FastAnswer, GapThreshold, Generated, NonEmpty
+from service.api.fields import FLASH_MAX, INT64, NAME, SESSION_ID, FastAnswer, GapThreshold, Generated, NonEmpty
 from service.api.flash.notify import Notify
 from service.api.flash.protocol import FlashCreate
 from service.bodies import Strict
@@ -58,7 +58,10 @@ class SessionCreate(Strict):
         str | None,
         Field(min_length=1, max_length=65_536, description="Ours: system prompt that stands before the data."),
     ] = None
-    flash: Annotated[tuple[FlashCreate, ...], Field(description="Ours: queries to register with the session.")] = ()
+    flash: Annotated[
+        tuple[FlashCreate, ...],
+        Field(max_length=FLASH_MAX, description="Ours: queries to register with the session."),
+    ] = ()
 
     @field_validator("flash")
     @classmethod
@@ -117,7 +120,10 @@ class StatsQuery(Strict):
 
     over: Annotated[
         Literal["window", "stream"],
-        Field(description="What the window shows, or everything ever read. The same where there is no window."),
+        Field(
+            description="Entries that may leave through the window, without what was frozen; or all ever read. The "
+            "same where there is no window."
+        ),
     ] = "window"
 
 

@@ -13,7 +13,7 @@ from service.api.chat.protocol import ChatBody
 from service.api.flash.routes import registered
 from service.api.legacy import events as old_events
 from service.api.legacy.generate import generate as old_generate
-from service.api.legacy.kind import by_kind, is_legacy
+from service.api.legacy.kind import OLD_SHAPES, by_kind, is_legacy
 from service.api.legacy.views import summary
 from service.api.requests import session_of
 from service.api.sessions import protocol
@@ -221,7 +221,7 @@ OPERATIONS = (
         summary="Ask a question",
         description="Answered over everything read so far; leaves nothing behind in the stream. A prompt that is the "
         "text of a Flash Query with a fresh answer is served from the cache; else, where the session keeps a ready "
-        "position, one of `fast_answer` that it is sure of is served without the model.",
+        f"position, one of `fast_answer` that it is sure of is served without the model. {OLD_SHAPES}",
         request=protocol.GenerateBody,
         response=protocol.Generation,
         content_types=("text/event-stream",),
@@ -252,7 +252,7 @@ OPERATIONS = (
         summary="Stream events (SSE)",
         description="`connected`, a `flash_ready` for every cached answer, then `data_updated` and `flash_ready` as "
         "they happen. Ends when the session is deleted, the client falls behind, or the server stops: reconnect and "
-        "start from the replay.",
+        f"start from the replay. {OLD_SHAPES}",
         content_types=("text/event-stream",),
         statuses=_NOT_FOUND,
         streams=True,
@@ -264,7 +264,7 @@ OPERATIONS = (
         tag="Events",
         summary="Session websocket",
         description="Push data and receive the events, as JSON text frames, or msgpack binary frames under the "
-        "`msgpack` subprotocol.",
+        f"`msgpack` subprotocol. {OLD_SHAPES}",
         statuses={**_NOT_FOUND, 101: "Switching protocols."},
         streams=True,
     ),

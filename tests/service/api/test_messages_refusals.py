@@ -46,7 +46,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"session_id": "s"}, f"session_id: is not read from the body; send the session's id in the header {HEADER}"),
     ({"temperature": -1}, "temperature: "),
     ({"stop_sequences": "x"}, "stop_sequences: "),
-    ({"stop_sequences": ["x"] * 5}, "stop_sequences: takes at most 4"),
+    ({"stop_sequences": ["x"] * 5}, "stop_sequences: List should have at most 4 items"),
     ({"tools": [{"name": "a.b"}]}, "tools.0.name: "),
     ({"tools": [{"name": "a", "input_schema": {"type": "string"}}]}, "tools.0.input_schema: must be"),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "`tools.0.type` is not supported"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -242,11 +243,36 @@ async def test_answers_that_the_snapshot_holds_are_not_told_again(client: apps.C
     for _ in range(3):
         await push(client, "a")
         await answered(client, "a")
+    at = (await core(client).flash.cache.all("a"))[1].evaluated_at
     with Feed(core(client), [core(client).manager.get("a")]) as feed:
-        for version in (1, 2, 3, 4):
-            feed.queue.offer(Event("flash_ready", {"id": 1, "data_version": version}, "a"))
-        events = [await feed.next(10) for _ in range(3)]
-        assert [event and event.data["data_version"] for event in events] == [3, 3, 4]
+        for version, later in ((1, -2), (2, -1), (3, 0), (3, 1), (4, 2)):
+            feed.queue.offer(Event("flash_ready", {"id": 1, "data_version": version, "evaluated_at": at + later}, "a"))
+        events = [await feed.next(10) for _ in range(4)]
+        assert [event and (event.data["data_version"], event.data.get("evaluated_at")) for event in events] == [
+            (3, None),
+            (3, int(at)),
+            (3, int(at + 1)),
+            (4, int(at + 2)),
+        ]
+
+
+async def test_a_changed_query_is_answered_again_to_whoever_had_its_answer(client: apps.Client) -> None:
+    await ok(client, "POST", "/v1/sessions/a/flash", {"query": "Hot?"})
+    await push(client, "a")
+    await answered(client, "a")
+    async with (
+        client.get("/v1/sessions/a/events") as response,
+        client.get("/v1/events?session=a") as labels,
+        client.ws_connect("/v1/sessions/a/ws") as socket,
+    ):
+        for _ in range(2):
+            await read(response), await read(labels), await socket.receive_json(timeout=10)
+        await ok(client, "PATCH", "/v1/sessions/a/flash/1", {"max_tokens": 7})
+        kind, data = await read(response)
+        assert (kind, data["id"], data["data_version"]) == ("flash_ready", 1, 1)
+        assert isinstance(data["evaluated_at"], int)
+        assert await read(labels) == (kind, {"session_id": "a", **data})
+        assert await socket.receive_json(timeout=10) == {"type": kind, "data": data}
 
 
 async def test_an_acknowledgement_comes_before_a_snapshot_that_may_hold_what_it_caused(client: apps.Client) -> None:
@@ -279,6 +305,24 @@ async def test_a_session_that_is_deleted_before_its_turn_is_only_told_to_be_gone
         ]
         with pytest.raises(SubscriptionEnded, match="deleted"):
             await feed.next(10)
+
+
+async def test_versions_that_the_snapshot_has_are_not_told_again(client: apps.Client) -> None:
+    sessions = [core(client).manager.get(session_id) for session_id in ("a", "b")]
+    with Feed(core(client), sessions, shape=labelled) as feed:
+        await feed.begin()
+        await push(client, "b")
+        await push(client, "b")
+        await push(client, "a")
+        told = [await feed.next(10) for _ in range(3)]
+        await push(client, "b")
+        told.append(await feed.next(10))
+    assert [(event.kind, event.session_id, event.data["data_version"]) for event in told if event] == [
+        ("connected", "a", 0),
+        ("connected", "b", 2),
+        ("data_updated", "a", 1),
+        ("data_updated", "b", 3),
+    ]
 
 
 @given(
@@ -317,14 +361,53 @@ async def test_whatever_happens_each_session_is_heard_from_connected_to_deleted(
     # A life may be over before it is heard of.
     assert set(heard) <= {session_id for session_id in lives if session_id.startswith("p")}
     for session_id, events in heard.items():
-        open_, version = False, 0
-        for kind, data in events:
-            assert open_ == (kind != "connected")
-            open_ = kind != "deleted"
-            if kind == "flash_ready":
-                assert version <= data["data_version"] <= max(lives[session_id])
-                version = data["data_version"]
-            elif not open_:
-                version = 0
-        assert not open_
+        assert_in_order(events, max(lives[session_id]))
         assert len([kind for kind, _ in events if kind == "connected"]) <= len(lives[session_id])
+
+
+def assert_in_order(events: Iterable[Named], newest: int) -> None:
+    """One session's events: from ``connected`` to ``deleted``, and never of an older version than before."""
+    open_, data_version, answered_version = False, 0, 0
+    for kind, data in events:
+        # One that is deleted before its turn is only told to be gone.
+        assert kind == "deleted" or open_ == (kind != "connected")
+        open_ = kind != "deleted"
+        if not open_:
+            data_version = answered_version = 0
+        elif kind == "flash_ready":
+            assert answered_version < data["data_version"] <= data_version
+            answered_version = data["data_version"]
+        else:
+            assert kind == "connected" or data_version < data["data_version"]
+            assert data["data_version"] <= newest
+            data_version = data["data_version"]
+    assert not open_
+
+
+@given(pushes=st.lists(st.tuples(st.sampled_from(["p1", "p2", "p3"]), st.integers(0, 2)), max_size=12))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_versions_never_go_back_while_a_feed_opens(client: apps.Client, pushes: list[tuple[str, int]]) -> None:
+    names = ("p1", "p2", "p3")
+    for session_id in names:
+        await create(client, session_id, "Hot?")
+    heard: dict[str, list[Named]] = {session_id: [] for session_id in names}
+    sessions = [core(client).manager.get(session_id) for session_id in names]
+    with Feed(core(client), sessions, shape=labelled) as feed:
+
+        async def hear(most: int) -> None:
+            for _ in range(most):
+                event = await feed.next(0.01)
+                if event is not None:
+                    heard[event.session_id].append((event.kind, event.data))
+
+        for session_id, taken in pushes:
+            await push(client, session_id)
+            await hear(taken)
+        while not all(heard.values()):
+            await hear(1)
+        for session_id in names:
+            await delete(client, session_id)
+        with pytest.raises(SubscriptionEnded, match="deleted"):
+            await hear(1000)
+    for session_id, events in heard.items():
+        assert_in_order(events, len([pushed for pushed, _ in pushes if pushed == session_id]))

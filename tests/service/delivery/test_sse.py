@@ -146,9 +146,10 @@ async def test_a_client_that_never_reads_is_dropped(redis: Redis, tmp_path: Path
             hub = core(client).flash.hub
             await until(lambda: hub.subscribers)
             (subscription,) = hub._named["s"]
+            large = {"id": 1, "data_version": 1, "evaluated_at": 0.0, "value": "x" * 2**20}
             # More than the kernel's buffers take.
             for _ in range(40):
-                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}, "s"))
+                subscription.offer(Event("flash_ready", large, "s"))
             await until(lambda: not hub.subscribers)
             assert core(client).manager.get("s").idle
             await until(lambda: not server_side(client, deaf))

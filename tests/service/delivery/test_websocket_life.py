@@ -191,8 +191,9 @@ async def test_a_client_that_never_reads_is_dropped(
         async with raw(client, WS) as socket:
             hub = core(client).flash.hub
             (subscription,) = hub._named["s"]
+            large = {"id": 1, "data_version": 1, "evaluated_at": 0.0, "value": "x" * 2**20}
             for _ in range(40):
-                subscription.offer(Event("flash_ready", {"id": 1, "data_version": 1, "value": "x" * 2**20}, "s"))
+                subscription.offer(Event("flash_ready", large, "s"))
             # It lives, and says so.
             with contextlib.suppress(ConnectionError):
                 while hub.subscribers:

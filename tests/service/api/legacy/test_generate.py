@@ -95,29 +95,39 @@ async def test_calls_whole_and_in_pieces(client: apps.Client, engine: FastEngine
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"),
+    ("body", "param", "message"),
     [
-        ({}, "either `prompt` or `messages`"),
-        ({"prompt": "a", "messages": [user("b")]}, "either `prompt` or `messages`"),
-        ({"prompt": "a", "tools": [WEATHER]}, "`tools` does not go with `prompt`"),
-        ({"messages": [user("b")], "fast_answer": True}, "`fast_answer` does not go with `messages`"),
-        ({"messages": [user("b")], "clear_after": 3}, "`clear_after` does not go with `messages`"),
-        ({"messages": []}, "messages"),
-        ({"messages": [user("b")], "tools": [WEATHER, WEATHER]}, "tools"),
-        ({"prompt": ""}, "prompt"),
-        ({"prompt": "a", "fast_answer": ["up"]}, "fast_answer"),
-        ({"prompt": "a", "stop": ["1", "2", "3", "4", "5"]}, "stop"),
-        ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
-        ({"prompt": "a", "temperature": 2.1}, "temperature"),
-        ({"prompt": "a", "gap_threshold": 1}, "gap_threshold"),
-        ({"prompt": "word " * 1000}, "the context is 4096"),
+        ({}, "prompt", "prompt: send either `prompt` or `messages`"),
+        ({"prompt": None, "stream": True}, "prompt", "either `prompt` or `messages`"),
+        ({"prompt": "a", "messages": [user("b")]}, "prompt", "either `prompt` or `messages`"),
+        ({"prompt": "a", "tools": [WEATHER]}, "tools", "tools: does not go with `prompt`"),
+        ({"messages": [user("b")], "fast_answer": True}, "fast_answer", "fast_answer: does not go with `messages`"),
+        ({"messages": []}, "messages", "messages: "),
+        ({"messages": [user("b")], "tools": [WEATHER, WEATHER]}, "tools", "tools"),
+        ({"prompt": ""}, "prompt", "prompt"),
+        ({"prompt": "a", "fast_answer": ["up"]}, "fast_answer", "fast_answer"),
+        ({"prompt": "a", "stop": ["1", "2", "3", "4", "5"]}, "stop", "stop"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens", "max_tokens"),
+        ({"prompt": "a", "temperature": 2.1}, "temperature", "temperature"),
+        ({"prompt": "a", "gap_threshold": 1}, "gap_threshold", "gap_threshold"),
+        ({"prompt": "word " * 1000}, "prompt", "the context is 4096"),
     ],
 )
-async def test_what_cannot_be_asked_is_refused(client: apps.Client, body: dict[str, Any], expected: str) -> None:
+async def test_what_cannot_be_asked_is_refused(
+    client: apps.Client, body: dict[str, Any], param: str, message: str
+) -> None:
     path = await init(client)
     status, reply = await call(client, "POST", f"{path}/generate", body)
-    assert status == 400
-    assert expected in reply["error"]["message"]
+    assert (status, reply["error"]["param"]) == (400, param)
+    assert message in reply["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "body", [{"prompt": "a", "tools": [], "clear_after": 3}, {"messages": [user("b")], "tools": [], "clear_after": 3}]
+)
+async def test_what_says_nothing_is_ignored(client: apps.Client, engine: FastEngine, body: dict[str, Any]) -> None:
+    engine.script.append("Fine.")
+    assert (await ok(client, "POST", f"{await init(client)}/generate", body))["text"] == "Fine."
 
 
 async def test_a_flash_querys_answer_is_served(client: apps.Client) -> None:

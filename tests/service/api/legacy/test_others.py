@@ -50,6 +50,13 @@ async def test_flash_queries_in_old_shapes(client: apps.Client) -> None:
     assert (await call(client, "DELETE", f"{path}/flash/x"))[0] == 400
 
 
+async def test_the_old_list_has_no_parameters(client: apps.Client) -> None:
+    path = await init(client)
+    for query, param in (("wait=1", "wait"), ("foo=", "foo")):
+        status, reply = await call(client, "GET", f"{path}/flash?{query}")
+        assert (status, reply["error"]["param"]) == (400, param)
+
+
 async def test_events_in_old_shapes(client: apps.Client) -> None:
     path = await init(client, flash=[{"query": "Hot?", "max_tokens": 2}])
     await push(client, path)
@@ -60,8 +67,11 @@ async def test_events_in_old_shapes(client: apps.Client) -> None:
         await push(client, path, READING, READING)
         tokens = core(client).manager.get(id_of(path)).tokens
         assert await read(response) == ("data_updated", {"data_version": 2, "data_count": 3, "pos_next": tokens})
-        kind, ready = await read(response)
-        assert (kind, tuple(ready), ready["data_version"]) == ("flash_ready", _ANSWER, 2)
+        for _ in range(2):
+            kind, ready = await read(response)
+            assert (kind, tuple(ready), ready["data_version"]) == ("flash_ready", _ANSWER, 2)
+            assert isinstance(ready["evaluated_at"], int)
+            await ok(client, "PATCH", f"{path}/flash/1", {"max_tokens": 3})
         await ok(client, "DELETE", path)
         assert await response.read() == b""
 
@@ -113,7 +123,7 @@ async def test_a_completion(client: apps.Client, engine: FastEngine) -> None:
         ({"prompt": "a", "stream": True}, "stream"),
         ({"prompt": "a", "n": 2}, "n"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens"),
-        ({"prompt": "word " * 1000}, "messages"),
+        ({"prompt": "word " * 1000}, "prompt"),
     ],
 )
 async def test_what_cannot_be_completed_is_refused(client: apps.Client, body: dict[str, Any], param: str) -> None:

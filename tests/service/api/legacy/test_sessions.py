@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from service import app
+from service.api.legacy.kind import OLD_SHAPES, by_kind
 from service.api.legacy.routes import OPERATIONS
 from tests import apps
 from tests.apps import call, core, ok, settled, until
@@ -235,6 +237,17 @@ async def test_marking_too_much_or_too_late_is_refused(client: apps.Client) -> N
     assert status == 409
 
 
+async def test_marking_what_is_never_read_names_no_field(client: apps.Client, engine: FastEngine) -> None:
+    path = await init(client)
+    engine.ingest_gate.clear()
+    await ok(client, "POST", f"{path}/stream/push", {"data": [READING]})
+    await until(lambda: engine.calls)
+    engine.kill()
+    await until(lambda: core(client).manager.get(id_of(path)).failure)
+    status, reply = await call(client, "POST", f"{path}/mark_prefix")
+    assert (status, reply["error"]["code"], reply["error"]["param"]) == (503, "session_ended", None)
+
+
 @pytest.mark.parametrize("entry", [CANDLE, {"sid": "a"}, {**READING, "ts": 1}, 5])
 async def test_entries_of_another_type_are_refused(client: apps.Client, entry: Any) -> None:
     path = await init(client)
@@ -252,6 +265,12 @@ async def test_sessions_of_the_new_kind_are_not_for_old_paths(client: apps.Clien
         for session_id, expected in (("new", 400), ("gone", 404), ("no!id", 400)):
             status, reply = await call(client, operation.method, operation.path.replace("{id}", session_id))
             assert (status, reply["error"]["param"]) == (expected, "session_id")
+
+
+def test_the_reference_says_where_the_shapes_depend_on_the_session() -> None:
+    dispatching = [one for one in app.OPERATIONS if one.handler.__qualname__.startswith(by_kind.__name__)]
+    assert len(dispatching) >= 6
+    assert all(OLD_SHAPES in operation.description for operation in dispatching)
 
 
 async def test_old_sessions_may_be_used_as_new_ones(client: apps.Client) -> None:
