@@ -30,6 +30,7 @@ MSGPACK_TYPES = frozenset({MSGPACK, "application/x-msgpack", "application/vnd.ms
 # The longest field name or value told back to a client, in characters.
 _ECHO_LIMIT = 100
 _MESSAGE_LIMIT = 500
+_ERRORS_MAX = 1000
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -179,6 +180,13 @@ def query_model(request: web.Request, model: type[M]) -> M:
 
 def invalid(exc: ValidationError, value: object) -> InvalidInput:
     """Describe the first offending field of ``value``, without repeating what the client sent."""
+    if exc.error_count() > _ERRORS_MAX:
+        # Looking at each would take longer than the event loop may be held up.
+        return InvalidInput(
+            f"the body has {exc.error_count()} fields that are wrong or not supported by this endpoint; is it meant "
+            "for another?",
+            param="body",
+        )
     details = exc.errors(include_url=False, include_context=False, include_input=False)
     paths = [_path(detail, value) for detail in details]
     # A union reports each of its branches. The branch that got furthest is the one that was meant.

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from service import keys
 from service.api.legacy.protocol import InitBody
-from service.api.sessions.protocol import SessionCreate, SocketMessage
+from service.api.sessions.protocol import PushBody, SessionCreate, SocketMessage
 from service.app import OPERATIONS
 from service.bodies import Strict, invalid, parse, query_model, read_model, respond, wants_msgpack
 from streams.errors import InvalidInput
@@ -432,3 +432,10 @@ def test_lists_in_lists_are_refused_at_the_first() -> None:
 def test_queries_to_register_with_a_session_are_bounded(model: type[BaseModel]) -> None:
     with pytest.raises(ValidationError, match="at most 1024"):
         model.model_validate_json(orjson.dumps({"type": "iot", "flash": [{"query": "Hot?"}] * 1025}))
+
+
+def test_a_body_of_nothing_but_wrong_fields_is_refused_without_looking_at_each() -> None:
+    body = orjson.dumps({f"field{number}": 1 for number in range(5000)})
+    with pytest.raises(InvalidInput, match="fields that are wrong") as refused:
+        parse(body, "application/json", PushBody)
+    assert refused.value.param == "body"
