@@ -319,11 +319,10 @@ class Session:
         return held
 
     def freeze(self) -> bool:
-        """No window shall take away what the stream has so far. To be called by who holds :attr:`reading`.
+        """No window shall take away what the stream has so far; returns whether there was anything that it could.
 
-        Returns whether there was anything that it could.
-
-        What is frozen is context: it does not count in the statistics of what the window shows any more.
+        What is frozen is context: it does not count in the statistics of what the window shows any more. To be called
+        by whoever holds :attr:`reading`.
 
         Raises:
             Conflict: there are turns among it.
