@@ -9,13 +9,13 @@ from decimal import Decimal
 MAX_TEXT = 128
 
 # Outside of these magnitudes the digits would be mostly zeros, and the exponent is shorter.
-_SMALLEST, _LARGEST = 1e-9, 1e21
+_SMALLEST, _LARGEST = 1e-7, 1e21
 
 
 def number(value: float) -> str:
     """The shortest decimal that reads back as the same number: no trailing ``.0``, no ``-0``.
 
-    At most 24 characters; an exponent only below 1e-9 and from 1e21 on.
+    At most 26 characters; an exponent only below 1e-7 and from 1e21 on.
     """
     text = repr(value or 0)
     if "e" in text and _SMALLEST <= abs(value) < _LARGEST:
