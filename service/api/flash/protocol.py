@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -118,6 +118,21 @@ class FlashCreate(FlashOptions):
         if choices is not None and len(set(choices)) != len(choices):
             raise ValueError("must all be different")
         return choices
+
+
+class _Asks(Protocol):
+    @property
+    def query(self) -> str: ...
+
+
+Q = TypeVar("Q", bound=_Asks)
+
+
+def different(queries: tuple[Q, ...]) -> tuple[Q, ...]:
+    """The same, if no two ask the same. Raises ValueError."""
+    if len({query.query for query in queries}) != len(queries):
+        raise ValueError("holds the same query twice")
+    return queries
 
 
 class FlashUpdate(FlashOptions):

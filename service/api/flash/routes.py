@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from flashquery.queries import FlashQuery
 from service.api.flash import protocol
-from service.api.flash.notify import Notify, NotifyObject
+from service.api.flash.notify import NotifyObject
+from service.api.flash.registration import register
 from service.api.legacy import flash as old
 from service.api.legacy.kind import OLD_SHAPES, by_kind
 from service.api.requests import flash_id, session_of
@@ -14,24 +14,12 @@ from service.bodies import query_model, read_model, respond
 from service.core import CORE
 from service.delivery.polling import poll
 from service.openapi import Operation
-from streams.session import Session
 
 
-def registered(request: web.Request, session: Session, body: protocol.FlashCreate) -> FlashQuery:
-    """The query that a body registers. Raises as :meth:`flashquery.evaluator.FlashQueries.register`."""
-    core, webhook = request.app[CORE], None
-    if body.notify is not None:
-        notify = Notify.of(body.notify)
-        webhook = core.webhooks.accept(notify.url, notify.secret)
-    return core.flash.register(
-        session, body.query, choices=body.choices, schema=body.schema_, notify=webhook, **body.options
-    )
-
-
-async def register(request: web.Request) -> web.Response:
+async def create(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
-    query = registered(request, session, body)
+    query = register(request, session, body)
     session.touch()
     found = protocol.FlashObject.of(query, None, session.version)
     found.warning = request.app[CORE].flash.warning
@@ -102,7 +90,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/v1/sessions/{id}/flash",
-        handler=by_kind(register, old.register),
+        handler=by_kind(create, old.register),
         tag="Flash Queries",
         summary="Register a Flash Query",
         description="A standing question, answered again after every batch, or as `every`, `min_interval` and `when` "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from service.api.chat.protocol import AnyMessage, FunctionTool
 from service.api.conversation import MESSAGES_MAX, TOOLS_MAX
 from service.api.fields import FLASH_MAX, INT64, NonEmpty, Stop, StopList
+from service.api.flash.protocol import different
 from service.api.sessions.protocol import TypeName
 from service.bodies import Strict
 
@@ -31,7 +32,7 @@ class InitBody(Strict):
         int | None, Field(ge=1, lt=INT64, description="At most the model's, which is what the session gets.")
     ] = None
     window_size: Annotated[int | None, Field(ge=1, lt=INT64, description="In tokens, the prompt included.")] = None
-    flash: Annotated[tuple[StandingQuery, ...], Field(max_length=FLASH_MAX)] = ()
+    flash: Annotated[tuple[StandingQuery, ...], Field(max_length=FLASH_MAX), AfterValidator(different)] = ()
 
 
 class InitObject(BaseModel):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from functools import partial
 
 from aiohttp import web
 from pydantic import BaseModel
 
+from service.api.flash.registration import check_number, register_all
 from service.api.legacy import protocol, views
 from service.api.legacy.completions import complete
 from service.api.legacy.kind import LABELS, old_session
@@ -34,15 +36,11 @@ async def health(request: web.Request) -> web.Response:
 
 async def init(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.InitBody)
-    core, settings = request.app[CORE], request.app[SETTINGS]
-    manager, flash = core.manager, core.flash
+    manager, flash = request.app[CORE].manager, request.app[CORE].flash
     context = manager.engine.facts.context
     if (body.context or 0) > context:
         raise InvalidInput(f"context: this model has {context} tokens; ask for less, or nothing", param="context")
-    if len(body.flash) > settings.max_flash_queries:
-        raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
-    if len({query.query for query in body.flash}) != len(body.flash):
-        raise InvalidInput("flash: holds the same query twice", param="flash")
+    check_number(request, body.flash)
     with renaming({"system": "prompt", "window": "window_size"}):
         session = manager.create(
             system=body.prompt,
@@ -51,12 +49,11 @@ async def init(request: web.Request) -> web.Response:
             pre_decode=body.type == "ohlcv",
             labels=LABELS,
         )
-    try:
-        for query in body.flash:
-            flash.register(session, query.query, query.max_tokens)
-    except InvalidInput:
-        await manager.delete(session.id)
-        raise
+    await register_all(
+        request,
+        session,
+        (partial(flash.register, session, query.query, query.max_tokens) for query in body.flash),
+    )
     return _answer(request, views.created(session, manager, len(body.flash)))
 
 

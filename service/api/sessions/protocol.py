@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from flashquery.ready import Ready
 from service.api.fields import FLASH_MAX, INT64, NAME, SESSION_ID, FastAnswer, GapThreshold, Generated, NonEmpty
 from service.api.flash.notify import Notify
-from service.api.flash.protocol import FlashCreate
+from service.api.flash.protocol import FlashCreate, different
 from service.bodies import Strict
+from streams.entries import BUILTIN
 from streams.session import Session
 
-TypeName = Literal["ohlcv", "iot", "spatial", "event", "vitals"]
+if TYPE_CHECKING:
+    TypeName = str
+else:
+    TypeName = Literal[tuple(BUILTIN)]
 
 
 class TypeCreate(Strict):
@@ -61,13 +65,12 @@ class SessionCreate(Strict):
     flash: Annotated[
         tuple[FlashCreate, ...],
         Field(max_length=FLASH_MAX, description="Ours: queries to register with the session."),
+        AfterValidator(different),
     ] = ()
 
     @field_validator("flash")
     @classmethod
-    def _different(cls, flash: tuple[FlashCreate, ...]) -> tuple[FlashCreate, ...]:
-        if len({query.query for query in flash}) != len(flash):
-            raise ValueError("holds the same query twice")
+    def _with_secrets(cls, flash: tuple[FlashCreate, ...]) -> tuple[FlashCreate, ...]:
         for query in flash:
             if query.notify is not None and Notify.of(query.notify).secret is None:
                 raise ValueError("a webhook needs a `secret` here; one made by the server could not be told")

@@ -6,11 +6,12 @@ import asyncio
 import secrets
 import time
 from dataclasses import asdict
+from functools import partial
 
 from aiohttp import web
 
 from service.api.chat.protocol import ChatBody
-from service.api.flash.routes import registered
+from service.api.flash.registration import check_number, register, register_all
 from service.api.legacy import events as old_events
 from service.api.legacy.generate import generate as old_generate
 from service.api.legacy.kind import OLD_SHAPES, by_kind, is_legacy
@@ -23,10 +24,9 @@ from service.core import CORE
 from service.delivery.feed import Feed
 from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
-from service.keys import METRICS, SETTINGS
+from service.keys import METRICS
 from service.openapi import Operation
 from streams.entries import BUILTIN, EntryType, defined
-from streams.errors import Conflict, InvalidInput
 from streams.session import Session
 from streams.window import Window
 
@@ -38,23 +38,15 @@ def _respond_session(request: web.Request, session: Session) -> web.Response:
 
 async def create(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.SessionCreate, allow_empty=True)
-    settings = request.app[SETTINGS]
-    if len(body.flash) > settings.max_flash_queries:
-        raise InvalidInput(f"flash: at most {settings.max_flash_queries} queries per session", param="flash")
-    manager = request.app[CORE].manager
-    session = manager.create(
+    check_number(request, body.flash)
+    session = request.app[CORE].manager.create(
         body.id,
         body.system,
         type=await entry_type(body.type),
         window=Window(body.window, body.window_seconds),
         pre_decode=body.pre_decode,
     )
-    try:
-        for query in body.flash:
-            registered(request, session, query)
-    except (InvalidInput, Conflict):
-        await manager.delete(session.id)
-        raise
+    await register_all(request, session, (partial(register, request, session, query) for query in body.flash))
     return _respond_session(request, session)
 
 
