@@ -8,7 +8,7 @@ from typing import Any
 from flashquery.conditions import Condition
 from flashquery.confidence import ChoiceTree, Prefix
 from flashquery.statistics import flat
-from streams.entries import BUILTIN
+from streams.entries import BuiltIn
 from streams.errors import InvalidInput
 from streams.session import Session
 
@@ -52,7 +52,7 @@ def choice_tree(choices: Mapping[str, Prefix], end: int) -> ChoiceTree:
 
 def check_names(session: Session, condition: Condition | None) -> None:
     """Refuse what could never hold, where that is known: types of users' own may count what has not come yet."""
-    if condition is None or not (session.type is None or BUILTIN.get(session.type.name) is session.type):
+    if condition is None or not (session.type is None or isinstance(session.type, BuiltIn)):
         return
     known = flat(session.statistics("window"))
     if unknown := sorted(condition.names - known.keys()):

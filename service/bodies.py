@@ -22,13 +22,11 @@ from pydantic_core import CoreSchema, ErrorDetails
 from service import errors, keys
 from service.budget import BodyBudget
 from service.settings import Settings
-from streams.errors import InvalidInput
+from streams.errors import InvalidInput, short
 
 MSGPACK = "application/msgpack"
 MSGPACK_TYPES = frozenset({MSGPACK, "application/x-msgpack", "application/vnd.msgpack"})
 
-# The longest field name or value told back to a client, in characters.
-_ECHO_LIMIT = 100
 _MESSAGE_LIMIT = 500
 _ERRORS_MAX = 1000
 
@@ -169,7 +167,7 @@ def query_model(request: web.Request, model: type[M]) -> M:
         if field is not None and get_origin(field.annotation) is tuple:
             query[name] = values
         elif len(values) > 1:
-            raise InvalidInput(f"{_short(name)}: is given more than once", param=_short(name))
+            raise InvalidInput(f"{short(name)}: is given more than once", param=short(name))
         else:
             query[name] = values[0]
     try:
@@ -192,7 +190,7 @@ def invalid(exc: ValidationError, value: object) -> InvalidInput:
     # A union reports each of its branches. The branch that got furthest is the one that was meant.
     path = max((path for path in paths if path[: len(paths[0])] == paths[0]), key=len)
     here = [detail for detail, other in zip(details, paths, strict=True) if other == path]
-    param = ".".join(_short(part) for part in path) or "body"
+    param = ".".join(short(part) for part in path) or "body"
     if here[0]["type"] == "extra_forbidden":
         return InvalidInput(f"`{param}` is not supported by this endpoint", param=param)
     reasons = dict.fromkeys(detail["msg"].removeprefix("Value error, ") for detail in here)
@@ -213,11 +211,6 @@ def _path(detail: ErrorDetails, value: object) -> tuple[str | int, ...]:
             continue
         path.append(part)
     return tuple(path)
-
-
-def _short(part: str | int) -> str:
-    text = str(part)
-    return text if len(text) <= _ECHO_LIMIT else text[:_ECHO_LIMIT] + "…"
 
 
 def wants_msgpack(request: web.BaseRequest) -> bool:

@@ -6,6 +6,15 @@ do next. The service maps classes to HTTP statuses, nothing below it knows any.
 
 from __future__ import annotations
 
+# The longest name or value of a client's that a message repeats, in characters.
+_ECHO_LIMIT = 100
+
+
+def short(text: object) -> str:
+    """What a client named or sent, as a message may repeat it."""
+    shown = str(text)
+    return shown if len(shown) <= _ECHO_LIMIT else shown[:_ECHO_LIMIT] + "…"
+
 
 class AskaheadError(Exception):
     """Root of the tree.

@@ -28,7 +28,7 @@ Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Name = Annotated[str, Field(min_length=1, max_length=_MAX_NAME), AfterValidator(_printable)]
 
 
-class Entry(BaseModel):
+class Entry(BaseModel, ABC):
     """Base of the built-in types' entries: nothing unknown, nothing coerced, no infinities, immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
@@ -36,9 +36,9 @@ class Entry(BaseModel):
     timestamp: Int64 | None = None
     """Unix time in seconds."""
 
+    @abstractmethod
     def fields(self) -> str:
         """The entry as the model reads it: one line, without the timestamp and the newline."""
-        raise NotImplementedError
 
 
 R = TypeVar("R")

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from streams.entries.rendering import MAX_TEXT
-from streams.errors import InvalidInput
+from streams.errors import InvalidInput, short
 
 # Characters of a schema, and of an entry, as JSON.
 MAX_SCHEMA = 16 * 1024
@@ -29,7 +29,6 @@ _OF_VALUE = _REMARKS | {
     "format",  # a remark as well, as far as the standard goes
 }
 _DEFINITION = "#/$defs/"
-_ECHO_LIMIT = 100
 
 
 class EntrySchema:
@@ -86,17 +85,17 @@ class EntrySchema:
 
     def _refusal(self, error: Any, record: dict[str, Any], param: str) -> InvalidInput:
         if error.validator == "additionalProperties":
-            path = f"{param}.{_short(next(name for name in record if name not in self.names))}"
+            path = f"{param}.{short(next(name for name in record if name not in self.names))}"
             return InvalidInput(
-                f"`{path}` is no field of this type; there are {_short(', '.join(self.names))}", param=path
+                f"`{path}` is no field of this type; there are {short(', '.join(self.names))}", param=path
             )
         if error.validator == "required":
-            path = f"{param}.{_short(next(name for name in error.validator_value if name not in record))}"
+            path = f"{param}.{short(next(name for name in error.validator_value if name not in record))}"
             return InvalidInput(f"{path}: Field required", param=path)
         path = ".".join((param, *map(str, error.absolute_path)))
         if error.validator is None:
             return InvalidInput(f"{path}: must be left out", param=path)
-        wanted = _short(json.dumps(error.validator_value, ensure_ascii=False))
+        wanted = short(json.dumps(error.validator_value, ensure_ascii=False))
         return InvalidInput(f"{path}: Input should satisfy `{error.validator}`: {wanted}", param=path)
 
 
@@ -147,7 +146,7 @@ def _check(schema: dict[str, Any], param: str) -> None:
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as exc:
-        path = _short(".".join(map(str, exc.absolute_path)))
+        path = short(".".join(map(str, exc.absolute_path)))
         raise InvalidInput(f"{param}: is no JSON schema, at {path or 'its root'}", param=param) from None
     except RecursionError:
         raise InvalidInput(f"{param}: is nested too deeply; flatten it", param=param) from None
@@ -157,7 +156,7 @@ def _refuse_others(part: dict[str, Any], allowed: frozenset[str], param: str) ->
     for keyword in part:
         if keyword not in allowed:
             raise InvalidInput(
-                f"{param}: `{_short(keyword)}` is not supported: an entry is a flat object, and its values are checked "
+                f"{param}: `{short(keyword)}` is not supported: an entry is a flat object, and its values are checked "
                 "by type, range, length and choices; leave it out",
                 param=param,
             )
@@ -184,7 +183,3 @@ def _int64(digits: str) -> int:
     if not -(2**63) <= value < 2**63:
         raise ValueError("beyond 64 bits")
     return value
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _ECHO_LIMIT else text[:_ECHO_LIMIT] + "…"
