@@ -119,26 +119,31 @@ class Waves:
 
     def _due(self, session: Session, standing: Standing) -> tuple[list[Coroutine[Any, Any, None]], float | None]:
         """What is to be evaluated over the present version, and when to look again if no other comes."""
-        snapshot, now = session.snapshot(), asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        # Copies all tokens: not for a version that nobody is asked over.
+        snapshot = cache(session.snapshot)
 
         @cache
         def statistics(over: Over) -> Values:
             return flat(session.statistics(over))
 
+        @cache
+        def preface(over: Over | None) -> str:
+            return "" if over is None else line(statistics(over), over)
+
         wave: list[Coroutine[Any, Any, None]] = []
         later: list[float] = []
-        if session.pre_decode and (standing.ready is None or standing.ready.version != snapshot.version):
+        if session.pre_decode and (standing.ready is None or standing.ready.version != session.version):
             # First, since it is the shortest of all.
-            wave.append(self._decide(session, standing, snapshot))
+            wave.append(self._decide(session, standing, snapshot()))
         for query in standing.registry:
-            at = due_at(query, standing.last.get(query.id), snapshot.version, now, statistics)
+            at = due_at(query, standing.last.get(query.id), session.version, now, statistics)
             if at is None:
                 continue
             if at > now:
                 later.append(at)
                 continue
-            preface = "" if query.with_stats is None else line(statistics(query.with_stats), query.with_stats)
-            wave.append(self._evaluate(session, standing, query, snapshot, now, preface))
+            wave.append(self._evaluate(session, standing, query, snapshot(), now, preface(query.with_stats)))
         return wave, min(later, default=None)
 
     async def _evaluate(
