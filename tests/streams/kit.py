@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
 from streams.manager import Limits, Manager
 from streams.session import Session
 from tests.engine.fast import FastEngine, FastHeld
@@ -46,6 +49,25 @@ class Heard:
     async def deleted(self, session: Session) -> None:
         await self.may_delete.wait()
         self.deletions.append(session.id)
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """What happens to an engine beside everything else: it is held up, and time passes."""
+
+    runner: asyncio.Runner
+    engine: FastEngine
+
+    @rule()
+    def hold_the_engine_up(self) -> None:
+        self.engine.ingest_gate.clear()
+
+    @rule(turns=st.integers(1, 30))
+    def let_tasks_run(self, turns: int) -> None:
+        async def run() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        self.runner.run(run())
 
 
 @asynccontextmanager

@@ -7,17 +7,17 @@ import contextlib
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
 
 from streams.errors import Conflict, ContextLengthExceeded, NotFound, Unavailable
 from streams.manager import Limits, Manager
 from tests.engine.fast import FastEngine
-from tests.streams.kit import held_by_sessions, held_tokens, settled, text_of
+from tests.streams.kit import EngineMachine, held_by_sessions, held_tokens, settled, text_of
 
 NAMES = st.sampled_from("abcd")
 
 
-class ManagerMachine(RuleBasedStateMachine):
+class ManagerMachine(EngineMachine):
     """A small pool, so that refusals happen. The engine itself checks that no more is held than it has."""
 
     def __init__(self) -> None:
@@ -64,18 +64,6 @@ class ManagerMachine(RuleBasedStateMachine):
     def delete(self, name: str) -> None:
         with contextlib.suppress(NotFound):
             self.runner.run(self.manager.delete(name))
-
-    @rule()
-    def hold_the_engine_up(self) -> None:
-        self.engine.ingest_gate.clear()
-
-    @rule(turns=st.integers(1, 20))
-    def let_tasks_run(self, turns: int) -> None:
-        async def run() -> None:
-            for _ in range(turns):
-                await asyncio.sleep(0)
-
-        self.runner.run(run())
 
     @rule()
     def read_everything(self) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from streams import chat
 from streams.errors import Conflict, ContextLengthExceeded, Unavailable
@@ -20,7 +20,7 @@ from streams.timeline import Timeline
 from streams.window import Window
 from tests.engine.fast import FastEngine
 from tests.streams.chatting import conversation, say, user
-from tests.streams.kit import Heard, held_tokens, managing, settled, until
+from tests.streams.kit import EngineMachine, Heard, held_tokens, managing, settled, until
 
 OPEN = "<|im_start|>user\n"
 REPLIED = f"<|im_end|>\n{OPEN}"
@@ -36,7 +36,7 @@ class Covered(Heard):
         self.covered = session.covered
 
 
-class SlidingMachine(RuleBasedStateMachine):
+class SlidingMachine(EngineMachine):
     """``history`` is everything that ever was in the stream: ``data`` lines, and texts of turns."""
 
     @initialize(
@@ -141,19 +141,6 @@ class SlidingMachine(RuleBasedStateMachine):
             return
         free = [number for number in range(len(entries)) if number not in self.frozen]
         self.frozen += free[self.session.evicted :]
-
-    @precondition(lambda self: self.session.pending)
-    @rule()
-    def hold_the_engine_up(self) -> None:
-        self.engine.ingest_gate.clear()
-
-    @rule(turns=st.integers(1, 30))
-    def let_tasks_run(self, turns: int) -> None:
-        async def run() -> None:
-            for _ in range(turns):
-                await asyncio.sleep(0)
-
-        self.runner.run(run())
 
     @rule()
     def come_to_rest(self) -> None:

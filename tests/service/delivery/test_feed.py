@@ -52,6 +52,17 @@ def connected(session_id: str, version: int = 0, queries: int = 0) -> Named:
     return "connected", {"session_id": session_id, "data_version": version, "flash_queries": queries}
 
 
+def updated(client: apps.Client, session_id: str, version: int, entries: int) -> Named:
+    tokens = core(client).manager.get(session_id).tokens
+    return "data_updated", {
+        "session_id": session_id,
+        "data_version": version,
+        "tokens": tokens,
+        "entries": entries,
+        "pending": 0,
+    }
+
+
 async def test_two_sessions_over_one_connection(client: apps.Client) -> None:
     await ok(client, "POST", "/v1/sessions/b/flash", {"query": "Hot?"})
     await push(client, "b")
@@ -65,16 +76,7 @@ async def test_two_sessions_over_one_connection(client: apps.Client) -> None:
             ("flash_ready", {"session_id": "b", **replayed}),
         ]
         await push(client, "a")
-        assert await read(response) == (
-            "data_updated",
-            {
-                "session_id": "a",
-                "data_version": 1,
-                "tokens": core(client).manager.get("a").tokens,
-                "entries": 1,
-                "pending": 0,
-            },
-        )
+        assert await read(response) == updated(client, "a", 1, 1)
         await push(client, "b")
         await several(alone, 2)
         for _ in range(2):
@@ -155,16 +157,7 @@ async def test_a_reconnected_client_starts_from_the_replay(client: apps.Client) 
             (kind, session_id, 1) for session_id in "ab" for kind in ("connected", "flash_ready")
         ]
         await push(client, "b")
-        assert await read(response) == (
-            "data_updated",
-            {
-                "session_id": "b",
-                "data_version": 2,
-                "tokens": core(client).manager.get("b").tokens,
-                "entries": 2,
-                "pending": 0,
-            },
-        )
+        assert await read(response) == updated(client, "b", 2, 2)
 
 
 async def test_a_subscriber_that_falls_behind_all_together_is_ended(redis: Redis, tmp_path: Path) -> None:
