@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 
 import msgpack
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 
 from flashquery import keys
-from flashquery.store import in_time
 from streams.engine.base import FinishReason
+from streams.journal import Command
+from streams.store import in_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Answer:
 class AnswerCache:
     """The answers of all sessions: one hash per session, readable by any process that reaches the Redis.
 
-    Reads go straight to Redis. Writes are commands added to a pipeline, so that an answer and the event that announces
-    it travel together.
+    Reads go straight to Redis. Writes are commands for the journal, so that an answer and the event that announces it
+    travel together.
 
     Args:
         redis: client that returns bytes.
@@ -74,18 +74,17 @@ class AnswerCache:
         return None if packed is None else Answer.unpack(packed)
 
     @staticmethod
-    def save(pipe: Pipeline, session_id: str, query_id: int, answer: Answer) -> None:
-        """Add the commands that store an answer."""
+    def save(session_id: str, query_id: int, answer: Answer) -> list[Command]:
+        """The commands that store an answer."""
         key = keys.answers(session_id)
-        pipe.hset(key, str(query_id), answer.pack())
-        pipe.expire(key, keys.ANSWERS_SECONDS)
+        return [("HSET", key, query_id, answer.pack()), ("EXPIRE", key, keys.ANSWERS_SECONDS)]
 
     @staticmethod
-    def drop(pipe: Pipeline, session_id: str, query_id: int) -> None:
-        """Add the commands that forget an answer."""
-        pipe.hdel(keys.answers(session_id), str(query_id))
+    def drop(session_id: str, query_id: int) -> list[Command]:
+        """The commands that forget an answer."""
+        return [("HDEL", keys.answers(session_id), query_id)]
 
     @staticmethod
-    def clear(pipe: Pipeline, session_id: str) -> None:
-        """Add the commands that forget a session's answers."""
-        pipe.delete(keys.answers(session_id))
+    def clear(session_id: str) -> list[Command]:
+        """The commands that forget a session's answers."""
+        return [("DEL", keys.answers(session_id))]

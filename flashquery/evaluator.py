@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Unpack
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
+from flashquery import registrations
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.checks import check_names, check_room, choice_tree, clamped
@@ -20,10 +19,13 @@ from flashquery.confidence import Prefix
 from flashquery.events import Event, Hub
 from flashquery.history import History
 from flashquery.notify import Notifier, Webhook
-from flashquery.outbox import Outbox
 from flashquery.queries import Changes, FlashQuery, Options, Registry
 from flashquery.ready import GAP_THRESHOLD, Ready, first_tokens
+from flashquery.schedule import Last
 from flashquery.waves import Evaluated, Standing, Waves
+from streams import keys as stream_keys
+from streams.errors import Unavailable
+from streams.journal import Journal
 from streams.manager import Manager
 from streams.session import Session
 from streams.tally import Over
@@ -40,6 +42,7 @@ class FlashQueries:
     Args:
         manager: the streams.
         redis: where answers live and events travel.
+        journal: writes what changes.
         max_queries: per session.
         concurrency: evaluation requests in the engine at once, all sessions together.
         backlog: events that may wait for one subscriber.
@@ -52,6 +55,7 @@ class FlashQueries:
         self,
         manager: Manager,
         redis: Redis,
+        journal: Journal,
         *,
         max_queries: int = 20,
         concurrency: int = 16,
@@ -63,24 +67,21 @@ class FlashQueries:
         self.cache = AnswerCache(redis)
         self.history = History(redis, history)
         self.hub = Hub(redis, backlog)
-        self.outbox = Outbox(redis)
+        self._redis = redis
+        self._journal = journal
         self._manager = manager
         self._questions = manager.questions
         self._max_queries = max_queries
         self._notifier = notifier
         self._statistics_room = manager.room.questions // 2
         asking = Asking(manager.questions, concurrency, self._statistics_room)
-        self._waves = Waves(asking, self.outbox, self.history, evaluated, notifier)
+        self._waves = Waves(asking, journal, self.history, evaluated, notifier)
         self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
         self._standing: dict[str, Standing] = {}
-        self._parts = AsyncExitStack()
         manager.listen(self)
 
     async def __aenter__(self) -> FlashQueries:
-        async with AsyncExitStack() as parts:
-            await parts.enter_async_context(self.outbox)
-            await parts.enter_async_context(self.hub)
-            self._parts = parts.pop_all()
+        await self.hub.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -88,11 +89,11 @@ class FlashQueries:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._parts.aclose()
+        await self.hub.__aexit__()
 
     # Registration
 
-    def register(
+    async def register(
         self,
         session: Session,
         text: str,
@@ -118,6 +119,7 @@ class FlashQueries:
                 the model cannot tell the choices apart, the schema cannot be enforced, or the condition names
                 statistics that there are not.
             NotFound: the session was deleted meanwhile.
+            Unavailable: it could not be stored, and is not registered.
         """
         standing = self._of(session)
         check_names(session, options.get("when"))
@@ -137,22 +139,27 @@ class FlashQueries:
             notify=notify,
             **options,
         )
-        if self._notifier is not None and notify is not None:
-            self._notifier.watch(session.id, query.id, notify)
-        # As with answers: a server that was killed leaves it, and numbers are used again.
-        self.outbox.put(
-            session.id, ("left behind", query.id), lambda pipe: self.history.clear(pipe, session.id, [query.id])
-        )
-        self._start(session, standing)
-        self._announce(session)
+        stored = [*registrations.save(session.id, query), *registrations.number(session.id, query.id)]
+        try:
+            await self._journal.write(session.id, stored)
+        except Unavailable:
+            standing.registry.remove(query.id)
+            # In case that it was stored after all.
+            self._journal.put(session.id, ("query", query.id), registrations.drop(session.id, query.id))
+            raise
+        if query in standing.registry:
+            self._watch(session, query)
+            self._start(session, standing)
+            self._announce(session)
         return query
 
-    def change(self, session: Session, query_id: int, **changes: Unpack[Changes]) -> FlashQuery:
+    async def change(self, session: Session, query_id: int, **changes: Unpack[Changes]) -> FlashQuery:
         """Change how a query is answered; the answer to another question than it is then is forgotten.
 
         Raises:
             NotFound: there is no such query.
             InvalidInput: the condition names statistics that there are not, or the question has no room beside any.
+            Unavailable: it could not be stored, and is not changed.
         """
         standing = self._of(session)
         check_names(session, changes.get("when"))
@@ -161,12 +168,21 @@ class FlashQueries:
         values: dict[str, Any] = {**changes, "max_tokens": longest}
         query = replace(before, **values)
         self._check_room(session, query.tokens, map(self._questions.encode, query.choices or ()), query.with_stats)
-        standing.registry.put(query)
+        commands = registrations.save(session.id, query)
         if query.asked != before.asked:
-            standing.last.pop(query_id, None)
-            self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
-        self._start(session, standing)
-        self._announce(session)
+            commands += self.cache.drop(session.id, query_id)
+
+        def change(_: int) -> None:
+            if before not in standing.registry:
+                return  # removed meanwhile
+            standing.registry.put(query)
+            if query.asked != before.asked:
+                standing.last.pop(query_id, None)
+            self._start(session, standing)
+            self._announce(session)
+
+        await self._journal.write(session.id, commands, change)
+        standing.registry.get(query_id)
         return query
 
     def _check_room(
@@ -176,6 +192,10 @@ class FlashQueries:
         tokens = len(question) + len(session.frame.tail) + longest
         statistics = 0 if with_stats is None else self._statistics_room
         check_room(tokens, self._manager.room.questions, statistics)
+
+    def _watch(self, session: Session, query: FlashQuery) -> None:
+        if self._notifier is not None and query.notify is not None:
+            self._notifier.watch(session.id, query.id, query.notify)
 
     @property
     def warning(self) -> str | None:
@@ -188,19 +208,35 @@ class FlashQueries:
             )
         return None
 
-    def remove(self, session: Session, query_id: int) -> int:
-        """Delete a query and its answer; returns how many are left. Raises NotFound."""
+    async def remove(self, session: Session, query_id: int) -> int:
+        """Delete a query and its answer; returns how many are left.
+
+        Raises:
+            NotFound: there is no such query.
+            Unavailable: that could not be stored, and the query is still there.
+        """
         standing = self._of(session)
-        standing.registry.remove(query_id)
-        standing.last.pop(query_id, None)
-        standing.values.pop(query_id, None)
-        if self._notifier is not None:
-            self._notifier.forget(session.id, query_id)
-        self.outbox.put(
-            session.id, ("history", query_id), lambda pipe: self.history.clear(pipe, session.id, [query_id])
-        )
-        self.outbox.put(session.id, query_id, lambda pipe: self.cache.drop(pipe, session.id, query_id))
-        self._announce(session)
+        query = standing.registry.get(query_id)
+        commands = [
+            *registrations.drop(session.id, query_id),
+            *self.history.clear(session.id, [query_id]),
+            *self.cache.drop(session.id, query_id),
+        ]
+
+        def remove(_: int) -> None:
+            if standing.registry.match(query.text) is None:
+                return
+            standing.registry.remove(query_id)
+            standing.last.pop(query_id, None)
+            standing.values.pop(query_id, None)
+            if self._notifier is not None:
+                self._notifier.forget(session.id, query_id)
+            # What an evaluation has handed in meanwhile comes behind what was written, and must not stay.
+            self._journal.put(session.id, ("history", query_id), self.history.clear(session.id, [query_id]))
+            self._journal.put(session.id, query_id, self.cache.drop(session.id, query_id))
+            self._announce(session)
+
+        await self._journal.write(session.id, commands, remove)
         return len(standing.registry)
 
     def registry(self, session: Session) -> Registry:
@@ -251,7 +287,7 @@ class FlashQueries:
 
     def _announce(self, session: Session) -> None:
         """Tell whoever waits for a list to change."""
-        self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
+        self._journal.put(session.id, "queries", _QUERIES_CHANGED.publish(session.id))
 
     def _start(self, session: Session, standing: Standing) -> None:
         """Have whatever is due evaluated."""
@@ -264,15 +300,33 @@ class FlashQueries:
         standing = self._standing.get(session.id)
         if standing is None:
             standing = self._standing[session.id] = Standing(Registry(self._max_queries))
-            # A server that was killed leaves the answers of its sessions, and names and numbers are used again.
-            self.outbox.put(session.id, "left behind", lambda pipe: self.cache.clear(pipe, session.id))
         return standing
 
     # What the streams report
 
     def created(self, session: Session) -> None:
         """There is a new session: tell those who wait for some of its kind."""
-        self.outbox.put(session.id, "created", lambda pipe: Event("created", {}).publish(pipe, session.id))
+        self._journal.put(session.id, "created", Event("created", {}).publish(session.id))
+
+    async def adopted(self, session: Session) -> None:
+        """A session is back: so are its queries and what is known of their answers."""
+        queries, last = await registrations.read(self._redis, session.id)
+        answers = await self.cache.all(session.id)
+        if not last:
+            return
+        standing = self._of(session)
+        standing.registry.restore(map(self._askable, queries), last)
+        now = asyncio.get_running_loop().time()
+        for query in standing.registry:
+            self._watch(session, query)
+            if (answer := answers.get(query.id)) is not None:
+                standing.last[query.id] = Last(answer.version, now)
+                standing.values[query.id] = answer.value
+        self._start(session, standing)
+
+    def _askable(self, query: FlashQuery) -> FlashQuery:
+        chosen = {choice: self._questions.encode(choice) for choice in query.choices or ()}
+        return replace(query, tree=choice_tree(chosen, self._questions.eos_id)) if chosen else query
 
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         """New data is resident: tell subscribers, then evaluate."""
@@ -300,7 +354,9 @@ class FlashQueries:
                 "pending": session.pending,
             },
         )
-        self.outbox.put(session.id, "data", lambda pipe: event.publish(pipe, session.id))
+        # Whoever does not own the session knows from there which answers are fresh.
+        known = ("HSET", stream_keys.meta(session.id), "version", session.version)
+        self._journal.put(session.id, "data", [known, *event.publish(session.id)])
         if session.pre_decode and not session.deleted:
             self._start(session, self._of(session))
         elif (standing := self._standing.get(session.id)) is not None:
@@ -308,20 +364,25 @@ class FlashQueries:
 
     async def deleted(self, session: Session) -> None:
         """A session is gone: so are its queries, answers and subscriptions."""
+        standing = await self._end(session)
+        queries = [] if standing is None else [query.id for query in standing.registry]
+        forget = [
+            *registrations.clear(session.id),
+            *self.cache.clear(session.id),
+            *self.history.clear(session.id, queries),
+            *Event("deleted", {}).publish(session.id),
+        ]
+        self._journal.put(session.id, "deleted", forget, behind=True)
+
+    async def lost(self, session: Session) -> None:
+        """A session is another server's, and so are its queries."""
+        await self._end(session)
+
+    async def _end(self, session: Session) -> Standing | None:
         standing = self._standing.pop(session.id, None)
         if standing is not None and standing.task is not None:
             standing.task.cancel()
             await asyncio.gather(standing.task, return_exceptions=True)
         if self._notifier is not None:
             self._notifier.forget(session.id)
-
-        queries = [] if standing is None else [query.id for query in standing.registry]
-
-        def forget(pipe: Pipeline) -> None:
-            self.cache.clear(pipe, session.id)
-            self.history.clear(pipe, session.id, queries)
-            Event("deleted", {}).publish(pipe, session.id)
-
-        self.outbox.discard(session.id)
-        self.outbox.put(session.id, "deleted", forget)
-        await self.outbox.flush(1.0)
+        return standing

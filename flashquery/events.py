@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import msgpack
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline, PubSub
+from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from flashquery import keys
 from streams.errors import Unavailable
+from streams.journal import Command
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ class Event:
     data: dict[str, Any]
     session_id: str = ""
 
-    def publish(self, pipe: Pipeline, session_id: str) -> None:
-        """Add the command that tells every listening process."""
-        pipe.publish(keys.events(session_id), msgpack.packb([self.kind, self.data]))
+    def publish(self, session_id: str) -> list[Command]:
+        """The commands that tell every listening process."""
+        return [("PUBLISH", keys.events(session_id), msgpack.packb([self.kind, self.data]))]
 
 
 class SubscriptionEnded(Exception):

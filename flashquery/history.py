@@ -6,14 +6,11 @@ from collections.abc import Iterable
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 
 from flashquery import keys
 from flashquery.answers import Answer
-from flashquery.store import in_time
-
-UNSENT = 64
-"""How many answers of a query wait for a Redis that is away; of a longer outage the newest are kept."""
+from streams.journal import Command
+from streams.store import in_time
 
 
 class History:
@@ -43,16 +40,17 @@ class History:
             )
         return [Answer.unpack(packed) for packed in found[:limit]], len(found) > limit
 
-    def save(self, pipe: Pipeline, session_id: str, query_id: int, answer: Answer) -> None:
-        """Add the commands that append an answer."""
+    def save(self, session_id: str, query_id: int, answer: Answer) -> list[Command]:
+        """The commands that append an answer."""
         key = keys.history(session_id, query_id)
-        pipe.zremrangebyscore(key, answer.version, answer.version)
-        pipe.zadd(key, {answer.pack(): answer.version})
-        pipe.zremrangebyrank(key, 0, -self._limit - 1)
-        pipe.expire(key, keys.ANSWERS_SECONDS)
+        return [
+            ("ZREMRANGEBYSCORE", key, answer.version, answer.version),
+            ("ZADD", key, answer.version, answer.pack()),
+            ("ZREMRANGEBYRANK", key, 0, -self._limit - 1),
+            ("EXPIRE", key, keys.ANSWERS_SECONDS),
+        ]
 
     @staticmethod
-    def clear(pipe: Pipeline, session_id: str, query_ids: Iterable[int]) -> None:
-        """Add the commands that forget the answers of queries."""
-        for query_id in query_ids:
-            pipe.delete(keys.history(session_id, query_id))
+    def clear(session_id: str, query_ids: Iterable[int]) -> list[Command]:
+        """The commands that forget the answers of queries."""
+        return [("DEL", keys.history(session_id, query_id)) for query_id in query_ids]

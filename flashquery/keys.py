@@ -20,6 +20,11 @@ def answers(session_id: str) -> str:
     return f"askahead:{{{session_id}}}:answers"
 
 
+def queries(session_id: str) -> str:
+    """Hash: query id to msgpack of its registration; ``last`` is the highest id there was. Lives as its session."""
+    return f"askahead:{{{session_id}}}:queries"
+
+
 def history(session_id: str, query_id: int) -> str:
     """Sorted set: msgpack of each past :class:`~flashquery.answers.Answer` of a query, by data version."""
     return f"askahead:{{{session_id}}}:history:{query_id}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
@@ -126,6 +126,17 @@ class Registry:
         query = FlashQuery(self._last, text, tokens, max_tokens, choices, tree, schema, notify, **options)
         self.put(query)
         return query
+
+    @property
+    def last(self) -> int:
+        """The highest number that a query ever had."""
+        return self._last
+
+    def restore(self, queries: Iterable[FlashQuery], last: int) -> None:
+        """Fill an empty registry with the queries of one that is gone."""
+        for query in queries:
+            self.put(query)
+        self._last = last
 
     def put(self, query: FlashQuery) -> None:
         """Replace the query of the same number and text."""

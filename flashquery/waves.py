@@ -14,20 +14,18 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from redis.asyncio.client import Pipeline
-
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.conditions import Values
 from flashquery.events import Event
-from flashquery.history import UNSENT, History
+from flashquery.history import History
 from flashquery.notify import Notifier
-from flashquery.outbox import Outbox
 from flashquery.queries import FlashQuery, Registry
 from flashquery.ready import Ready
 from flashquery.schedule import Last, due_at
 from flashquery.statistics import flat, line
 from streams.errors import AskaheadError
+from streams.journal import Journal
 from streams.session import Session, Snapshot
 from streams.tally import Over
 
@@ -73,7 +71,7 @@ class Waves:
 
     Args:
         asking: puts queries to the model.
-        outbox: where answers and their events go.
+        journal: where answers and their events go.
         history: of answers.
         evaluated: called after each evaluation.
         notifier: told of every answer.
@@ -82,13 +80,13 @@ class Waves:
     def __init__(
         self,
         asking: Asking,
-        outbox: Outbox,
+        journal: Journal,
         history: History,
         evaluated: Callable[[Evaluated], None],
         notifier: Notifier | None,
     ) -> None:
         self._asking = asking
-        self._outbox = outbox
+        self._journal = journal
         self._history = history
         self._evaluated = evaluated
         self._notifier = notifier
@@ -168,16 +166,11 @@ class Waves:
         if self._notifier is not None:
             self._notifier.answered(session.id, query.id, {**ready, "evaluated_at": int(answer.evaluated_at)})
 
-        def remember(pipe: Pipeline) -> None:
-            self._history.save(pipe, session.id, query.id, answer)
-
-        def store(pipe: Pipeline) -> None:
-            AnswerCache.save(pipe, session.id, query.id, answer)
-            event.publish(pipe, session.id)
-
-        self._outbox.put(session.id, ("history", query.id), remember, keep=UNSENT)
+        past = self._history.save(session.id, query.id, answer)
+        self._journal.put(session.id, ("history", query.id, answer.version), past)
+        told = [*AnswerCache.save(session.id, query.id, answer), *event.publish(session.id)]
         # Behind the event that tells of its version, though an older answer may be waiting before that.
-        self._outbox.put(session.id, query.id, store, behind=True)
+        self._journal.put(session.id, query.id, told, behind=True)
 
 
 async def _set_or_late(event: asyncio.Event, when: float | None) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import logging
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -15,7 +16,6 @@ import orjson
 from aiohttp import web
 from redis.asyncio import Redis
 
-from flashquery.store import connect
 from service.api.chat import routes as chat
 from service.api.events import routes as events
 from service.api.flash import routes as flash
@@ -33,13 +33,16 @@ from service.errors import error_middleware, stamp_response
 from service.keys import BODIES, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.metrics import Metrics, http_metrics
 from service.openapi import add_routes, build
+from service.replica import identity
 from service.settings import Settings
 from service.valkey import embedded_valkey
 from streams.engine.base import Engine
 from streams.engine.supervisor import Supervisor
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.errors import AskaheadError
+from streams.leases import Replica
 from streams.models import DEFAULT_MODEL, resolve
+from streams.store import connect
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ Loader = Callable[[], Engine]
 _DRAIN_STEP_SECONDS = 0.05
 # aiohttp waits this long for requests to end, and as long again before it cancels those that did not.
 _CANCEL_SECONDS = 0.5
+_BACKLOG = 128
 
 
 def create_app(
@@ -66,6 +70,7 @@ def create_app(
     *,
     engine: Engine | Loader | None = None,
     redis: Redis | None = None,
+    url: str = "",
     failed: Callable[[], None] = lambda: None,
 ) -> web.Application:
     """Build the application.
@@ -74,6 +79,7 @@ def create_app(
         settings: everything configurable.
         engine: use this engine, or what this blocking function returns, instead of loading ``settings.model``.
         redis: use this client (returning bytes) instead of ``settings.redis_url``; the caller closes it.
+        url: where other servers reach this one, unless ``settings.advertise_url`` says it.
         failed: called when the server cannot be brought up.
     """
     metrics = Metrics(lambda: _gauges(app))
@@ -93,27 +99,35 @@ def create_app(
     app.on_response_prepare.append(stamp_response)
     app.on_response_prepare.append(add_cors_headers)
     app.on_shutdown.append(_drain)
-    app.cleanup_ctx.append(partial(_parts, engine=engine, redis=redis, failed=failed))
+    app.cleanup_ctx.append(
+        partial(_parts, engine=engine, redis=redis, url=settings.advertise_url or url, failed=failed)
+    )
     return app
 
 
 async def _parts(
-    app: web.Application, *, engine: Engine | Loader | None, redis: Redis | None, failed: Callable[[], None]
+    app: web.Application,
+    *,
+    engine: Engine | Loader | None,
+    redis: Redis | None,
+    url: str,
+    failed: Callable[[], None],
 ) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     async with AsyncExitStack() as stack:
         if redis is None:
-            url = settings.redis_url
-            if url is None:
-                url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
-            redis = connect(url)
+            address = settings.redis_url
+            if address is None:
+                address = await stack.enter_async_context(embedded_valkey(settings.data_dir))
+            redis = connect(address)
             stack.push_async_callback(redis.aclose)
         app[REDIS] = redis
         abort = VllmEngine.abort_load if engine is None else None
         app[SUPERVISOR] = supervisor = Supervisor(_loader(app, engine), abort=abort)
         stack.push_async_callback(supervisor.close)
         supervisor.start()
-        app[CORE] = await stack.enter_async_context(Core(settings, supervisor, redis, app[METRICS], failed))
+        me = Replica(stack.enter_context(identity(settings.data_dir)), url)
+        app[CORE] = await stack.enter_async_context(Core(settings, supervisor, redis, me, app[METRICS], failed))
         yield
 
 
@@ -191,8 +205,14 @@ async def _serve(settings: Settings) -> int:
         failed.set()
         stop.set()
 
+    try:
+        listening = _bind(settings)
+    except OSError as error:
+        log.error("cannot serve on %s port %d: %s", settings.host, settings.port, error.strerror or error)
+        return 1
+    url = _url(settings.host, listening.getsockname()[1])
     runner = web.AppRunner(
-        create_app(settings, failed=fail),
+        create_app(settings, url=url, failed=fail),
         handler_cancellation=True,
         access_log=logging.getLogger("aiohttp.access") if settings.log_level == "debug" else None,
         shutdown_timeout=_CANCEL_SECONDS,
@@ -200,19 +220,29 @@ async def _serve(settings: Settings) -> int:
     )
     try:
         await runner.setup()
-        site = web.TCPSite(runner, settings.host, settings.port)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        log.info("listening on http://%s:%d, loading the model", f"[{host}]" if ":" in host else host, port)
+        await web.SockSite(runner, listening).start()
+        log.info("listening on %s, loading the model", url)
         await stop.wait()
         if not failed.is_set():
             log.info("stopping: running requests get up to %g s to end", settings.shutdown_seconds)
-    except OSError as error:
-        log.error("cannot serve on %s port %d: %s", settings.host, settings.port, error.strerror or error)
-        failed.set()
     except AskaheadError as error:
         log.error("%s", error.message)
         failed.set()
     finally:
         await runner.cleanup()
+        listening.close()
     return 1 if failed.is_set() else 0
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, _, _, _, address = found[0]
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+
+
+def _url(host: str, port: int) -> str:
+    """Where a server that listens there is reached."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

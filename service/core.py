@@ -7,21 +7,28 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+import msgpack
 from aiohttp import web
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from flashquery.evaluator import FlashQueries
 from flashquery.waves import Evaluated
+from service.api.sessions.protocol import SessionObject
 from service.metrics import Metrics
 from service.notify import Webhooks
 from service.settings import Settings
 from streams.engine.supervisor import Supervisor
 from streams.errors import AskaheadError, EngineUnavailable
+from streams.journal import Journal
+from streams.leases import Leases, Replica
+from streams.log import RedisLog
 from streams.manager import Limits, Manager
+from streams.ownership import LEASE, Ownership
 from streams.pacer import SlicePolicy
 from streams.session import Session
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Core:
@@ -30,7 +37,8 @@ class Core:
     Args:
         settings: bounds.
         supervisor: loads the engine.
-        redis: where answers live.
+        redis: where sessions and answers live.
+        me: this server, among those that share the Redis.
         metrics: told what happens.
         failed: called when they cannot be brought up: the engine cannot be loaded, or Redis does not answer.
 
@@ -43,12 +51,14 @@ class Core:
         settings: Settings,
         supervisor: Supervisor,
         redis: Redis,
+        me: Replica,
         metrics: Metrics,
         failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
         self._redis = redis
+        self._me = me
         self._metrics = metrics
         self._failed = failed
         self.webhooks = Webhooks(metrics.counters, private=settings.notify_private, limit=settings.max_webhooks)
@@ -110,11 +120,16 @@ class Core:
                     tokens_max=settings.slice_tokens_max,
                 ),
             )
-            manager = await self._stack.enter_async_context(Manager(engine, limits))
+            leases = Leases(self._redis, self._me, LEASE * settings.takeover_seconds)
+            journal = Journal(self._redis, settings.store_buffer_bytes, lambda session_id: ownership.lost(session_id))
+            await self._stack.enter_async_context(journal)
+            log = RedisLog(journal, leases)
+            manager = await self._stack.enter_async_context(Manager(engine, limits, log))
             await self._stack.enter_async_context(self.webhooks)
             flash = FlashQueries(
                 manager,
                 self._redis,
+                journal,
                 notifier=self.webhooks,
                 max_queries=settings.max_flash_queries,
                 concurrency=settings.flash_concurrency,
@@ -124,17 +139,31 @@ class Core:
             )
             await self._stack.enter_async_context(flash)
             manager.listen(_Measure(self._metrics))
+            # Sessions are described as they come back.
+            self._parts = (manager, flash)
+            ownership = Ownership(self._redis, log, manager, leases, settings.takeover_seconds, self._describe)
+            await self._stack.enter_async_context(ownership)
         except AskaheadError as error:
-            log.error("the server cannot start: %s", error.message)
+            logger.error("the server cannot start: %s", error.message)
+            self._failed()
+            return
+        except RedisError as error:
+            logger.error("the server cannot start: Redis does not answer; check --redis-url: %s", error)
             self._failed()
             return
         except Exception:
-            log.exception("the server cannot start")
+            logger.exception("the server cannot start")
             self._failed()
             return
-        self._parts = (manager, flash)
         facts = engine.facts
-        log.info("ready: %s, context %d, KV cache %d tokens", facts.name, facts.context, facts.kv_capacity)
+        logger.info("ready: %s, context %d, KV cache %d tokens", facts.name, facts.context, facts.kv_capacity)
+
+    def _describe(self, session: Session) -> bytes:
+        """A session for servers that do not own it."""
+        packed: bytes = msgpack.packb(
+            SessionObject.of(session, self.flash.ready(session)).model_dump(exclude_none=True)
+        )
+        return packed
 
     def _evaluated(self, evaluated: Evaluated) -> None:
         self._metrics.flash_evaluation.observe(evaluated.seconds)
@@ -148,6 +177,9 @@ class _Measure:
         self._metrics = metrics
 
     def created(self, session: Session) -> None:
+        """Nothing to measure."""
+
+    async def adopted(self, session: Session) -> None:
         """Nothing to measure."""
 
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
@@ -165,6 +197,9 @@ class _Measure:
         """Nothing to measure."""
 
     async def deleted(self, session: Session) -> None:
+        """Nothing to measure."""
+
+    async def lost(self, session: Session) -> None:
         """Nothing to measure."""
 
 

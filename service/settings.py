@@ -157,6 +157,28 @@ class Settings(BaseSettings):
         "Redis or Valkey to use, such as redis://localhost:6379/0. Unset: one is embedded, under the data directory.",
         repr=False,
     )
+    advertise_url: str | None = _setting(
+        "Server",
+        None,
+        "Where other servers on the same Redis reach this one, such as http://10.0.0.3:8080: they pass on to it what"
+        " concerns its sessions. Unset: made of the host and port it listens on, which is right on one machine only.",
+        min_length=1,
+    )
+    takeover_seconds: float = _setting(
+        "Server",
+        10.0,
+        "Time, in seconds, within which the sessions of a server that died have another on the same Redis. Shorter"
+        " takes sessions away from a server that is merely held up for so long.",
+        ge=1,
+        le=3600,
+    )
+    store_buffer_bytes: int = _setting(
+        "Server",
+        64 * MIB,
+        "Most bytes of pushed data that wait to be written while Redis does not answer; beyond it pushes get 503.",
+        ge=1024,
+        le=65_536 * MIB,
+    )
     data_dir: Path = _setting(
         "Server",
         default_data_dir,
@@ -322,6 +344,15 @@ class Settings(BaseSettings):
         if value is not None and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return value
+
+    @field_validator("advertise_url")
+    @classmethod
+    def _url_is_http(cls, value: str | None) -> str | None:
+        if value is not None:
+            url = urlsplit(value)
+            if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+                raise ValueError("must be a URL such as http://10.0.0.3:8080")
+        return None if value is None else value.rstrip("/")
 
     @field_validator("data_dir")
     @classmethod

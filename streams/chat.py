@@ -16,15 +16,17 @@ from typing import Literal, TypeVar
 
 from streams.engine.base import Engine, Priority, Sampling
 from streams.errors import Conflict, ContextLengthExceeded, InvalidInput, Unavailable
+from streams.log import Log
 from streams.messages import Conversation, Message, Shape
 from streams.pacer import Pacer
 from streams.questions import Prompt, Questions
+from streams.records import Turned
 from streams.reply import Reply
 from streams.residency import Resident, common_length
 from streams.room import Room
 from streams.session import Ahead, Session
 from streams.template import Frame, Template
-from streams.timeline import Data, Kept, Timeline, Turn
+from streams.timeline import Kept, Timeline, Turn
 from streams.waiting import uninterrupted
 
 # Rendering and tokenizing this much text takes longer than the event loop may be held up.
@@ -33,6 +35,9 @@ _INLINE_CHARACTERS = 16 * 1024
 _QUIET_SECONDS = 0.25
 # KV cache for a reply is granted in portions of this many tokens.
 _GROWTH = 256
+# How long a turn waits for the ingest loop, which steps aside between two slices, and for what it said to be written.
+_FREE_SECONDS = 30.0
+_WRITE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +66,20 @@ class _Plan:
     """A turn, ready to be run over a session.
 
     Attributes:
-        timeline: what of the stream stays.
+        kept, opening, user_next: how the timeline is cut; see :meth:`~streams.timeline.Timeline.cut`.
+        timeline: what of the stream stays by that.
         added: tokens that follow it, up to where the reply begins.
-        opening: opens the next user message after the reply.
+        following: opens the next user message after the reply.
         messages: what the request adds.
         frame, system: of the conversation.
     """
 
+    kept: Kept
+    opening: tuple[int, ...]
+    user_next: bool
     timeline: Timeline
     added: tuple[int, ...]
-    opening: tuple[int, ...]
+    following: tuple[int, ...]
     messages: tuple[Message, ...]
     frame: Frame
     system: str | None
@@ -90,6 +99,7 @@ class Chat:
         pacer: shares the engine.
         reserve: tokens of KV cache that streams leave free.
         grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
+        log: where a turn is written first.
         turned: called with a session whenever a turn of it was settled.
     """
 
@@ -102,6 +112,7 @@ class Chat:
         *,
         reserve: int,
         grant: Callable[[Hashable, int], None],
+        log: Log,
         turned: Callable[[Session], None],
     ) -> None:
         self._engine = engine
@@ -110,6 +121,7 @@ class Chat:
         self._pacer = pacer
         self._reserve = reserve
         self._grant = grant
+        self._log = log
         self._turned = turned
 
     async def count(self, conversation: Conversation) -> int:
@@ -145,7 +157,10 @@ class Chat:
                 if session.ahead is not None:
                     session.ahead.call = None
                 # The ingest loop steps aside between two slices.
-                async with session.reading, self._turn(conversation, shape, sampling, session) as reply:
+                async with (
+                    self._log.changing(session, _FREE_SECONDS),
+                    self._turn(conversation, shape, sampling, session) as reply,
+                ):
                     yield reply
 
     @asynccontextmanager
@@ -169,14 +184,14 @@ class Chat:
         prompt = plan.prompt
         Room.check_frozen(session.window, plan.timeline.frozen_end, "messages")
         # What comes after the reply must fit as well, or the stream could not be held any more.
-        room = self._engine.facts.context - 1 - len(prompt) - len(plan.opening)
+        room = self._engine.facts.context - 1 - len(prompt) - len(plan.following)
         self._check_room(len(prompt), room)
         granted = len(prompt) + _GROWTH
         self._grant(session, granted)
 
         def grow(tokens: int) -> bool:
             nonlocal granted
-            needed = len(prompt) + tokens + len(plan.opening)
+            needed = len(prompt) + tokens + len(plan.following)
             if needed >= granted:
                 try:
                     self._grant(session, granted + _GROWTH)
@@ -185,8 +200,8 @@ class Chat:
                 granted += _GROWTH
             return True
 
-        def settle(reply: Reply) -> int:
-            self._settle(session, plan, reply)
+        async def settle(reply: Reply) -> int:
+            await self._settle(session, plan, reply)
             return session.version
 
         held = _held(session, prompt)
@@ -206,14 +221,27 @@ class Chat:
             self._grant(session, session.committed)
             asyncio.get_running_loop().call_later(_QUIET_SECONDS, session.wake)
 
-    def _settle(self, session: Session, plan: _Plan, reply: Reply) -> None:
-        turn = Turn((*plan.messages, reply.message), (*plan.added, *reply.tokens), time.time())
-        opened = Data(self._template.after_reply(reply.tokens, plan.opening))
-        session.frame, session.system = plan.frame, plan.system
-        # The token sampled last was never computed.
-        computed = len(plan.prompt) + len(reply.tokens) - 1
-        session.settle_turn(plan.timeline.said(turn, opened), computed)
-        self._turned(session)
+    async def _settle(self, session: Session, plan: _Plan, reply: Reply) -> None:
+        turned = Turned(
+            segments=plan.kept.segments,
+            messages=plan.kept.messages,
+            head=None if plan.frame.head == session.frame.head else plan.frame.head,
+            tail=plan.frame.tail,
+            system=plan.system,
+            opening=plan.opening,
+            user_next=plan.user_next,
+            turn=Turn((*plan.messages, reply.message), (*plan.added, *reply.tokens), time.time()),
+            opened=self._template.after_reply(reply.tokens, plan.following),
+            # The token sampled last was never computed.
+            computed=len(plan.prompt) + len(reply.tokens) - 1,
+        )
+
+        def settle() -> None:
+            session.settle_turn(turned)
+            self._turned(session)
+
+        # Until it is known whether it is written, nobody else may change the timeline.
+        await uninterrupted(self._log.write(session, turned, settle, timeout=_WRITE_SECONDS))
 
     # Warm turns
 
@@ -308,14 +336,16 @@ class Chat:
             if kept.moved and isinstance(replied, Turn):
                 past = replace(conversation, messages=conversation.messages[: held - 1])
                 opening = template.after_reply(replied.tokens, template.opening(past))
-            timeline = timeline.cut(kept, frame.head, opening, user_next=bool(added) and added[0].role == "user")
-            if not added:
-                return _Plan(timeline, (), (), (), frame, system)
-            following = template.resume(conversation, held, in_user=timeline.in_user, generation=not warm)
-            if not timeline.in_user:
-                following = template.after_reply(timeline.tokens, following)
-            opening = () if warm else template.opening(conversation)
-            return _Plan(timeline, following, opening, added, frame, system)
+            user_next = bool(added) and added[0].role == "user"
+            timeline = timeline.cut(kept, frame.head, opening, user_next=user_next)
+            begun: tuple[int, ...] = ()
+            following: tuple[int, ...] = ()
+            if added:
+                begun = template.resume(conversation, held, in_user=timeline.in_user, generation=not warm)
+                if not timeline.in_user:
+                    begun = template.after_reply(timeline.tokens, begun)
+                following = () if warm else template.opening(conversation)
+            return _Plan(kept, opening, user_next, timeline, begun, following, added, frame, system)
 
         return await _aside(conversation, plan)
 

@@ -37,6 +37,11 @@ class Batch:
     entries: tuple[Entry, ...]
     last: int
 
+    @property
+    def first(self) -> int:
+        """Sequence number of the oldest entry."""
+        return self.last - len(self.entries) + 1
+
     def __len__(self) -> int:
         """Its length in tokens."""
         return sum(len(entry.tokens) for entry in self.entries)
@@ -64,7 +69,8 @@ class IngestQueue:
         max_entries: entries held at most.
         max_bytes: bytes of text held at most. A single entry beyond it is refused by the caller, never queued.
 
-    Invariants: ``total_pushed == total_dropped + taken + len(queue)``, and neither bound is ever exceeded.
+    Invariants: ``total_pushed == total_dropped + taken + len(queue)``, and neither bound is ever exceeded by what is
+    offered.
     """
 
     max_entries: int
@@ -82,6 +88,23 @@ class IngestQueue:
     def next_tokens(self) -> int:
         """Tokens of the entry that comes next; 0 if there is none."""
         return len(self._waiting[0].tokens) if self._waiting else 0
+
+    @property
+    def first(self) -> int:
+        """Sequence number of the entry that comes next, or would."""
+        return self.total_pushed - len(self._waiting) + 1
+
+    @property
+    def waiting(self) -> tuple[Entry, ...]:
+        """What is queued."""
+        return tuple(self._waiting)
+
+    def restore(self, entries: Sequence[Entry], total_pushed: int, total_dropped: int) -> None:
+        """Fill an empty queue with what one had that is gone: all of it, for none of it may be dropped twice."""
+        self._waiting.extend(entries)
+        self.size = sum(entry.size for entry in entries)
+        self.tokens = sum(len(entry.tokens) for entry in entries)
+        self.total_pushed, self.total_dropped = total_pushed, total_dropped
 
     def offer(self, entries: Sequence[Entry]) -> int:
         """Queue entries, dropping the oldest that no longer fit. Returns how many were dropped."""

@@ -13,6 +13,9 @@ class Listener(Protocol):
     def created(self, session: Session) -> None:
         """There is a new session."""
 
+    async def adopted(self, session: Session) -> None:
+        """There is a session that was another server's, or this one's before a restart."""
+
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         """A new version is resident: ``tokens`` were read, ``seconds`` after the oldest entry was accepted."""
 
@@ -28,6 +31,9 @@ class Listener(Protocol):
     async def deleted(self, session: Session) -> None:
         """The session is gone."""
 
+    async def lost(self, session: Session) -> None:
+        """The session is another server's by now."""
+
 
 class Listeners:
     """A :class:`Listener` that tells all it has, in order."""
@@ -42,6 +48,10 @@ class Listeners:
     def created(self, session: Session) -> None:
         for listener in self._all:
             listener.created(session)
+
+    async def adopted(self, session: Session) -> None:
+        for listener in self._all:
+            await listener.adopted(session)
 
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         for listener in self._all:
@@ -62,3 +72,7 @@ class Listeners:
     async def deleted(self, session: Session) -> None:
         for listener in self._all:
             await listener.deleted(session)
+
+    async def lost(self, session: Session) -> None:
+        for listener in self._all:
+            await listener.lost(session)

@@ -19,18 +19,23 @@ from streams.errors import (
     EngineUnavailable,
     Unavailable,
 )
-from streams.ingest import IngestQueue
+from streams.ingest import Entry, IngestQueue
 from streams.intake import Intake, Item
+from streams.journal import UNSURE
+from streams.leases import exists
 from streams.listening import Listener, Listeners
+from streams.log import Log, Options
 from streams.pacer import Pacer, SlicePolicy
 from streams.questions import Questions, check_alive
 from streams.reading import Reading
+from streams.records import Dropped, Froze, Pushed
+from streams.recovery import Stored, rebuild
 from streams.residency import Resident
 from streams.room import Room
 from streams.session import PushAck, Session, gone
 from streams.sliding import Sliding
 from streams.template import Template
-from streams.timeline import Timeline
+from streams.waiting import uninterrupted
 from streams.window import NO_WINDOW, Window
 
 log = logging.getLogger(__name__)
@@ -39,6 +44,12 @@ log = logging.getLogger(__name__)
 _DELETE_SECONDS = 2.0
 # How long a request to freeze the prefix waits for what was pushed before it.
 _FREEZE_SECONDS = 30.0
+# How long a client waits for a session to be gone from the store.
+_END_SECONDS = 10.0
+# How long deletions get to end when the server goes down.
+_CLOSE_SECONDS = 2.0
+# How long a client waits for what it sent to be written.
+_WRITE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +74,14 @@ class Manager:
     Args:
         engine: where tokens are held.
         limits: bounds.
+        log: where what happens is written first.
     """
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: Engine, limits: Limits, log: Log) -> None:
         facts = engine.facts
         self.engine = engine
         self.limits = limits
+        self._log = log
         self._pacer = Pacer(limits.slices)
         self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
@@ -87,11 +100,15 @@ class Manager:
             self._pacer,
             reserve=reserve,
             grant=self._grant,
+            log=log,
             turned=self._listeners.turned,
         )
-        self._sliding = Sliding(engine, self._pacer, grant=self._grant, moved=self._listeners.moved)
-        self._reading = Reading(self.chat, self._sliding, self._listeners)
+        self._sliding = Sliding(engine, self._pacer, grant=self._grant, log=log, moved=self._listeners.moved)
+        self._reading = Reading(self.chat, self._sliding, log, self._listeners)
         self._sessions: dict[str, Session] = {}
+        # Of sessions that are there, on their way, or not quite gone.
+        self._names: set[str] = set()
+        self._fingerprint = self._template.fingerprint(facts.name)
         self._endings: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -104,7 +121,12 @@ class Manager:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
-        await asyncio.gather(*self._endings, return_exceptions=True)
+        if self._endings:
+            # One waits for as long as the store is away.
+            await asyncio.wait(self._endings, timeout=_CLOSE_SECONDS)
+            for task in self._endings:
+                task.cancel()
+            await asyncio.gather(*self._endings, return_exceptions=True)
         await self._reading.stop(*self._sessions.values())
         await asyncio.gather(*map(self._release, self._sessions.values()))
 
@@ -114,7 +136,7 @@ class Manager:
 
     # Lifecycle
 
-    def create(
+    async def create(
         self,
         session_id: str | None = None,
         system: str | None = None,
@@ -138,42 +160,83 @@ class Manager:
             InvalidInput: the template takes no system prompt, or the window is too large or too small.
             ContextLengthExceeded: the system prompt leaves no room for data.
         """
-        if session_id is not None and session_id in self._sessions:
-            raise Conflict(
-                f"session '{session_id}' exists already; use it, delete it, or choose another id",
-                code="session_exists",
-                param="id",
-            )
-        if len(self._sessions) >= self.limits.sessions:
+        if session_id is not None and session_id in self._names:
+            raise exists(session_id)
+        if len(self._names) >= self.limits.sessions:
             raise Conflict(
                 f"{self.limits.sessions} sessions are live, which is this server's limit; delete one first",
                 code="session_limit",
             )
         self._check_alive()
         session_id = session_id or f"sess_{secrets.token_hex(8)}"
-        frame = self._template.question_frame(system)
-        self.room.check_stream(len(frame.head), "system")
-        self.room.check_window(window, len(frame.head))
-        session = Session(
-            id=session_id,
-            frame=frame,
-            queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
-            held=Resident(self.engine, self._pacer),
-            system=system,
-            type=type,
-            window=window,
-            pre_decode=pre_decode,
-            labels=labels,
-        )
+        head = len(self._template.question_frame(system).head)
+        self.room.check_stream(head, "system")
+        self.room.check_window(window, head)
+        options = Options(time.time(), self._fingerprint, system, type, window, pre_decode, labels)
+        session = self._make(session_id, options)
         if system is not None:
-            self._grant(session, len(frame.head))
-            session.timeline = Timeline.of(frame.head, ())
-            session.settled = len(session.timeline)
-            session.wake()
-        self._sessions[session_id] = session
-        self._reading.start(session)
+            self._grant(session, head)
+            session.begin()
+        self._names.add(session_id)
+        try:
+            # A client that hangs up must not leave one that nobody has.
+            await uninterrupted(self._log.begin(session_id, options))
+        except BaseException:
+            self._names.discard(session_id)
+            self.budget.release(session)
+            raise
+        self._start(session)
         self._listeners.created(session)
         return session
+
+    def _make(self, session_id: str, options: Options) -> Session:
+        return Session(
+            id=session_id,
+            frame=self._template.question_frame(options.system),
+            queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
+            held=Resident(self.engine, self._pacer),
+            system=options.system,
+            type=options.type,
+            window=options.window,
+            pre_decode=options.pre_decode,
+            labels=options.labels,
+            created=options.created,
+        )
+
+    def _start(self, session: Session) -> None:
+        self._sessions[session.id] = session
+        self._reading.start(session)
+        session.wake()
+
+    async def adopt(self, session_id: str, stored: Stored) -> Session:
+        """Go on with a session that another server, or this one before a restart, has left.
+
+        Raises:
+            ValueError: its tokens are another model's, or its log is damaged.
+        """
+        if stored.options.model != self._fingerprint:
+            raise ValueError("it was read by another model")
+        session = self._make(session_id, stored.options)
+        try:
+            await asyncio.to_thread(rebuild, session, stored)
+        except (TypeError, KeyError, IndexError) as error:
+            raise ValueError(f"its log is damaged: {error}") from error
+        self._names.add(session_id)
+        self._start(session)
+        await self._listeners.adopted(session)
+        return session
+
+    def knows(self, session_id: str) -> bool:
+        """Whether there is a session of that name, or will be, or was a moment ago."""
+        return session_id in self._names
+
+    def forget(self, session_id: str) -> None:
+        """A session is another server's by now: nothing of it is kept here, and nothing of it is changed."""
+        session = self._sessions.get(session_id)
+        if session is None or session.deleted:
+            return
+        session.deleted = True
+        self._own(asyncio.create_task(self._end(session, lost=True), name=f"forget-{session_id}"))
 
     def get(self, session_id: str) -> Session:
         """The session of that name.
@@ -208,9 +271,16 @@ class Manager:
         ending = asyncio.create_task(self._end(session), name=f"delete-{session_id}")
         self._own(ending)
         # A client that hangs up must not leave it half done.
-        await asyncio.shield(ending)
+        done, _ = await asyncio.wait([ending], timeout=_END_SECONDS)
+        if not done:
+            raise Unavailable(
+                f"session '{session_id}' is over and will be deleted as soon as the store (Redis) answers",
+                code="store_unavailable",
+                retry_after=5,
+            )
+        await ending
 
-    async def _end(self, session: Session) -> None:
+    async def _end(self, session: Session, *, lost: bool = False) -> None:
         await self._reading.stop(session)
         try:
             await self._release(session)
@@ -218,9 +288,14 @@ class Manager:
             # Even if the engine does not react, the session is over.
             self.budget.release(session)
             session.advance()
-            await self._listeners.deleted(session)
-            # The name stays taken until nothing of the old session is left.
-            del self._sessions[session.id]
+            try:
+                await (self._listeners.lost(session) if lost else self._listeners.deleted(session))
+                if not lost:
+                    await self._log.end(session)
+            finally:
+                # The name stays taken until nothing of the old session is left.
+                del self._sessions[session.id]
+                self._names.discard(session.id)
 
     async def _release(self, session: Session) -> None:
         if session.ahead is not None:
@@ -270,10 +345,7 @@ class Manager:
             self.room.check_entry(session.window, session.frozen_end, max(tokens))
         self._grant(session, session.growth(session.waiting_tokens + sum(tokens)))
         session.touch()
-        dropped = session.queue.offer(entries)
-        if dropped:
-            self.budget.grant(session, session.committed)
-        session.wake()
+        dropped = await self._accept(session, tuple(entries), sum(tokens))
         return PushAck(
             pushed=len(entries),
             tokens=sum(tokens),
@@ -285,6 +357,30 @@ class Manager:
             data_version=session.version,
         )
 
+    async def _accept(self, session: Session, entries: tuple[Entry, ...], tokens: int) -> int:
+        """Queue entries once they are written; returns how many others found no room any more."""
+        first, dropped = 0, 0
+
+        def accept() -> None:
+            nonlocal first, dropped
+            session.arriving -= tokens
+            first = session.queue.first
+            dropped = session.queue.offer(entries)
+            session.wake()
+
+        session.arriving += tokens
+        try:
+            await self._log.write(session, Pushed(entries), accept, timeout=_WRITE_SECONDS)
+        except Unavailable as error:
+            if error.code != UNSURE:
+                session.arriving -= tokens
+                self._grant(session, session.committed)
+            raise
+        if dropped:
+            self.budget.grant(session, session.committed)
+            await self._log.write(session, Dropped(first, first + dropped - 1), lambda: None, timeout=_WRITE_SECONDS)
+        return dropped
+
     async def freeze(self, session: Session) -> int:
         """Protect what the stream has so far from its window. Returns the end of that, in tokens.
 
@@ -294,12 +390,16 @@ class Manager:
             Unavailable: what is queued was not resident in time.
         """
         await session.resident(session.queue.total_pushed, _FREEZE_SECONDS)
-        async with session.reading:
+        async with self._log.changing(session):
             session.require_live()
             self.room.check_frozen(session.window, session.data_end, "window")
-            frozen = session.freeze()
-        if frozen:
-            self._listeners.froze(session)
+            if session.freezable():
+
+                def freeze() -> None:
+                    session.freeze()
+                    self._listeners.froze(session)
+
+                await uninterrupted(self._log.write(session, Froze(), freeze, timeout=_WRITE_SECONDS))
         return session.frozen_end
 
     # The KV cache's budget

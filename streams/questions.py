@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -180,7 +180,7 @@ class Questions:
         priority: Priority = Priority.FOREGROUND,
         held_tokens: int | None = None,
         grow: Callable[[int], bool] = lambda _: True,
-        settle: Callable[[Reply], int | None] | None = None,
+        settle: Callable[[Reply], Awaitable[int | None]] | None = None,
     ) -> Reply:
         """An answer, to be iterated. In the foreground, ingest pauses until its first token is out.
 
@@ -204,6 +204,10 @@ class Questions:
             constraint=reader.constraint,
             keep_markup=reader.keep_markup,
         )
+
+        async def unsettled(_: Reply) -> int | None:
+            return prompt.version
+
         run = self._ask if priority == Priority.FOREGROUND else self._engine.generate
         return Reply(
             run(prompt.tokens, sampling, priority),
@@ -214,7 +218,7 @@ class Questions:
             reasons=dialect.reasons,
             capped=sampling.max_tokens == prompt.room,
             grow=grow,
-            settle=settle or (lambda _: prompt.version),
+            settle=settle or unsettled,
         )
 
     async def _ask(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:

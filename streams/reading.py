@@ -9,10 +9,12 @@ import time
 from streams.chat import Chat
 from streams.errors import AskaheadError
 from streams.listening import Listener
+from streams.log import Log
+from streams.records import Settled
 from streams.session import Session
 from streams.sliding import Sliding
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Reading:
@@ -21,12 +23,14 @@ class Reading:
     Args:
         chat: gives back what warm turns have read.
         sliding: moves the windows.
+        log: where what is settled is written first.
         listener: told of what is resident.
     """
 
-    def __init__(self, chat: Chat, sliding: Sliding, listener: Listener) -> None:
+    def __init__(self, chat: Chat, sliding: Sliding, log: Log, listener: Listener) -> None:
         self._chat = chat
         self._sliding = sliding
+        self._log = log
         self._listener = listener
         self._loops: dict[Session, asyncio.Task[None]] = {}
 
@@ -49,15 +53,15 @@ class Reading:
                 self._sliding.tend(session)
                 if session.turning:
                     continue  # its end wakes this loop
-                async with session.reading:
+                async with self._log.changing(session):
                     await self._read(session)
                 self._sliding.tend(session)
         except AskaheadError as error:
             session.failure = error.message
-            log.error("session %s stopped reading: %s", session.id, error.message)
+            logger.error("session %s stopped reading: %s", session.id, error.message)
         except Exception:
             session.failure = "internal error; the server's log has the details"
-            log.exception("session %s stopped reading", session.id)
+            logger.exception("session %s stopped reading", session.id)
         finally:
             session.advance()
 
@@ -68,9 +72,14 @@ class Reading:
         goal = session.timeline.tokens
         if not await session.held.read(goal, computed=session.computed, stop=lambda: session.turning):
             session.set_aside()
-        batch = session.settle()
-        if batch is not None:
-            seconds = max(0.0, time.time() - batch.entries[0].at)
-            self._listener.settled(session, len(batch), seconds)
-            if len(session.queue):
-                session.wake()
+        settled = session.unsettled()
+        if settled is not None:
+            # What is written will be so, whoever stops this loop meanwhile.
+            await self._log.write(session, settled, lambda: self._settle(session, settled))
+
+    def _settle(self, session: Session, settled: Settled) -> None:
+        batch = session.settle(settled)
+        seconds = max(0.0, time.time() - batch.entries[0].at)
+        self._listener.settled(session, len(batch), seconds)
+        if len(session.queue):
+            session.wake()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
@@ -57,7 +57,7 @@ class Reply:
         reasons: bool,
         capped: bool,
         grow: Callable[[int], bool],
-        settle: Callable[[Reply], int | None],
+        settle: Callable[[Reply], Awaitable[int | None]],
     ) -> None:
         """See the class.
 
@@ -69,7 +69,7 @@ class Reply:
             reasons: whether the model's replies have reasoning.
             capped: whether the room is less than the client allows.
             grow: asked before the reply may have that many tokens; False ends it.
-            settle: called with the finished reply; returns the session's version.
+            settle: awaited with the finished reply; returns the session's version.
         """
         self._pieces = pieces
         self._reader = reader
@@ -111,6 +111,7 @@ class Reply:
 
         Raises:
             EngineUnavailable: the engine stopped before the reply was complete.
+            Unavailable: the turn was not stored.
         """
         reasoning: list[str] = []
         content: list[str] = []
@@ -135,7 +136,7 @@ class Reply:
             calls=calls,
             raw="".join(self._text),
         )
-        self.version = self._settle(self)
+        self.version = await self._settle(self)
 
     async def aclose(self) -> None:
         """End the generation, if it runs. Idempotent."""

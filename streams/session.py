@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 from streams.entries import EntryType
 from streams.errors import Conflict, InvalidInput, NotFound, Unavailable
 from streams.ingest import Batch, IngestQueue
+from streams.records import Settled, State, Turned
 from streams.residency import Resident
 from streams.tally import Over, Tally
 from streams.template import Frame
-from streams.timeline import Eviction, Timeline
+from streams.timeline import Data, Eviction, Kept, Timeline
 from streams.window import NO_WINDOW, Window
 
 
@@ -72,6 +73,7 @@ class Session:
         entries: resident, without those that left through the window.
         tally: statistics of the entries that are resident.
         evicted: entries that left through the window.
+        arriving: tokens of entries that are being written to the log; they are accepted once they are.
         running: foreground requests in flight.
         turning: a turn runs, or waits for the ingest loop to step aside; there is one at most.
         reading: held by whoever changes the timeline: the ingest loop for a batch, a turn until it is settled.
@@ -102,6 +104,7 @@ class Session:
     entries: int = 0
     tally: Tally = field(init=False)
     evicted: int = 0
+    arriving: int = 0
     running: int = 0
     turning: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -157,7 +160,7 @@ class Session:
     @property
     def waiting_tokens(self) -> int:
         """Tokens accepted that are not in the timeline yet."""
-        return self.queue.tokens + (len(self._parked) if self._parked else 0)
+        return self.arriving + self.queue.tokens + (len(self._parked) if self._parked else 0)
 
     def growth(self, tokens: int) -> int:
         """Tokens this stream will hold at most while ``tokens`` more are read into it."""
@@ -237,6 +240,11 @@ class Session:
 
     # The ingest loop's side.
 
+    def begin(self) -> None:
+        """Have what precedes all data read before any comes."""
+        self.timeline = Timeline.of(self.frame.head)
+        self.settled = len(self.timeline)
+
     def wake(self) -> None:
         """Tell the ingest loop that something was queued."""
         self._wake.set()
@@ -262,13 +270,15 @@ class Session:
             batch, self._parked = self._parked, None
         else:
             batch, self._parked = self._parked.split(room)
-        self._batch = batch
         if batch is not None:
-            self._taken = time.monotonic()
-            if not self.timeline.tokens:
-                self.timeline = Timeline.of(self.frame.head)
-            self.timeline.append(batch.entries)
+            self._append(batch)
         return batch
+
+    def _append(self, batch: Batch) -> None:
+        self._batch, self._taken = batch, time.monotonic()
+        if not self.timeline.tokens:
+            self.timeline = Timeline.of(self.frame.head)
+        self.timeline.append(batch.entries)
 
     @property
     def next_tokens(self) -> int:
@@ -286,22 +296,32 @@ class Session:
             self.timeline.drop(rest.entries)
             self._parked = rest.followed_by(self._parked)
 
-    def settle(self) -> Batch | None:
-        """The batch taken last is resident: it becomes the present version. Returns it, if there is one."""
+    def unsettled(self) -> Settled | None:
+        """The record that makes the batch taken last a version; None if there is no such batch."""
+        batch = self._batch
+        return None if batch is None else Settled(batch.first, batch.last, time.monotonic() - self._taken)
+
+    def settle(self, settled: Settled) -> Batch:
+        """The batch taken last is resident: it becomes the present version. Returns it."""
         batch, self._batch = self._batch, None
-        if batch is not None:
-            self.covered = batch.last
-            self.batches += 1
-            self.reading_seconds += time.monotonic() - self._taken
-            self.entries += len(batch.entries)
-            self.tally.add(batch.entries)
-            self._renew()
+        assert batch is not None  # noqa: S101
+        self.covered = batch.last
+        self.batches += 1
+        self.reading_seconds += settled.seconds
+        self.entries += len(batch.entries)
+        self.tally.add(batch.entries)
+        self._renew()
         return batch
 
-    def settle_turn(self, timeline: Timeline, computed: int) -> None:
-        """A turn is over: the stream is now this timeline, of which ``computed`` tokens are in the prefix cache."""
-        self.timeline = timeline
-        self.computed = computed
+    def settle_turn(self, turned: Turned) -> None:
+        """A turn is over: it and what it has kept are the stream now."""
+        head = self.frame.head if turned.head is None else turned.head
+        whole = turned.segments == len(self.timeline.segments)
+        kept = Kept(turned.segments, turned.messages, () if whole else self.timeline.data(turned.segments))
+        timeline = self.timeline.cut(kept, head, turned.opening, user_next=turned.user_next)
+        self.timeline = timeline.said(turned.turn, Data(turned.opened))
+        self.frame, self.system = Frame(head, turned.tail), turned.system
+        self.computed = turned.computed
         self.turns += 1
         self._renew()
 
@@ -318,21 +338,70 @@ class Session:
         self._renew()
         return held
 
-    def freeze(self) -> bool:
-        """No window shall take away what the stream has so far; returns whether there was anything that it could.
-
-        What is frozen is context: it does not count in the statistics of what the window shows any more. To be called
-        by whoever holds :attr:`reading`.
+    def freezable(self) -> bool:
+        """Whether there is anything that the window could take away.
 
         Raises:
             Conflict: there are turns among it.
         """
+        return bool(self.timeline.freeze() and self.timeline.data())
+
+    def freeze(self) -> None:
+        """No window shall take away what the stream has so far. To be called by whoever holds :attr:`reading`.
+
+        What is frozen is context: it does not count in the statistics of what the window shows any more.
+        """
         entries = self.timeline.data()
-        if entries:
-            self.timeline = self.timeline.freeze()
-            self.tally.drop(entries)
-            self._renew()
-        return bool(entries)
+        self.timeline = self.timeline.freeze()
+        self.tally.drop(entries)
+        self._renew()
+
+    # What outlives the process
+
+    def state(self, number: int) -> State:
+        """All that is settled, and all that waits, as of the log's record of that number."""
+        taken = (*((self._batch,) if self._batch else ()), *((self._parked,) if self._parked else ()))
+        queued = self.queue.waiting
+        pending = (*taken, Batch(queued, self.queue.total_pushed)) if queued else taken
+        return State(
+            number=number,
+            version=self.version,
+            covered=self.covered,
+            turns=self.turns,
+            batches=self.batches,
+            reading_seconds=self.reading_seconds,
+            evicted=self.evicted,
+            total_pushed=self.queue.total_pushed,
+            total_dropped=self.queue.total_dropped,
+            system=self.system,
+            head=self.frame.head,
+            tail=self.frame.tail,
+            timeline=self.timeline.before(self._batch.entries if self._batch else ()),
+            pending=pending,
+            tally=self.tally.state(),
+        )
+
+    def restore(self, state: State) -> None:
+        """Take on a state, but for what waits. Only for a session to which nothing has happened."""
+        self.version, self.covered, self.turns, self.batches = state.version, state.covered, state.turns, state.batches
+        self.reading_seconds, self.evicted = state.reading_seconds, state.evicted
+        self.system, self.frame, self.timeline = state.system, Frame(state.head, state.tail), state.timeline
+        self.settled = len(self.timeline)
+        present = self.timeline.data()
+        self.entries = len(self.timeline.frozen) + len(present)
+        self.tally.restore(state.tally, present)
+
+    def replay(self, batch: Batch, settled: Settled) -> None:
+        """What was read and settled before is so again."""
+        self._append(batch)
+        self.settle(settled)
+
+    def restore_pending(self, batches: Sequence[Batch], total_pushed: int, total_dropped: int) -> None:
+        """What waits, waits again: two batches at most, and only the second reaches to the newest entry."""
+        queued = batches[-1].entries if batches and batches[-1].last == total_pushed else ()
+        self.queue.restore(queued, total_pushed, total_dropped)
+        for batch in reversed(batches[: len(batches) - bool(queued)]):
+            self._parked = batch.followed_by(self._parked)
 
     def _renew(self) -> None:
         self.version += 1

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 
 from streams.engine.base import Engine
 from streams.errors import AskaheadError, EngineUnavailable, Unavailable
+from streams.log import Log
 from streams.pacer import Pacer
+from streams.records import Moved
 from streams.residency import Resident
 from streams.session import Session
 from streams.timeline import Eviction
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +46,7 @@ class Sliding:
         engine: holds.
         pacer: shares the engine.
         grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
+        log: where a move is written first.
         moved: called with a session, and the tokens that were read for it, whenever its window has moved.
     """
 
@@ -53,11 +56,13 @@ class Sliding:
         pacer: Pacer,
         *,
         grant: Callable[[object, int], None],
+        log: Log,
         moved: Callable[[Session, int], None],
     ) -> None:
         self._engine = engine
         self._pacer = pacer
         self._grant = grant
+        self._log = log
         self._moved = moved
         self._moves: dict[Session, Move] = {}
 
@@ -98,7 +103,7 @@ class Sliding:
         except AskaheadError as error:
             self._fail(session, error.message)
         except Exception:
-            log.exception("the window of session %s cannot move", session.id)
+            logger.exception("the window of session %s cannot move", session.id)
             self._fail(session, "internal error; the server's log has the details")
         finally:
             await self._end(session, move)
@@ -117,7 +122,7 @@ class Sliding:
             session.wake()
 
     def _fail(self, session: Session, reason: str) -> None:
-        log.error("session %s stopped reading: %s", session.id, reason)
+        logger.error("session %s stopped reading: %s", session.id, reason)
         session.failure = session.failure or reason
         session.advance()
 
@@ -130,13 +135,13 @@ class Sliding:
                 if not eviction:
                     return
             await self._read_ahead(session, move, eviction)
-            async with session.reading:
+            async with self._log.changing(session):
                 if session.timeline.lineage is not lineage:
                     continue
                 goal = session.timeline.without(eviction).tokens
                 held = move.spare if self._granted(move, len(goal)) else session.held
                 if await held.read(goal, stop=lambda: session.turning):
-                    self._settle(session, move, eviction, held)
+                    await self._write(session, move, eviction, held)
                     return
 
     async def _read_ahead(self, session: Session, move: Move, eviction: Eviction) -> None:
@@ -144,6 +149,13 @@ class Sliding:
         lineage, goal = session.timeline.lineage, session.timeline.without(eviction).tokens
         if self._granted(move, len(goal)):
             await move.spare.read(goal, stop=lambda: session.timeline.lineage is not lineage)
+
+    async def _write(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> None:
+        def apply() -> None:
+            # Whoever stopped this move meanwhile has released what was read for it.
+            self._settle(session, move, eviction, held if session in self._moves else session.held)
+
+        await self._log.write(session, Moved(eviction.segments, eviction.entries), apply)
 
     def _settle(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> None:
         read = len(held.content) - held.cached

@@ -16,6 +16,7 @@ What clients say is guarded before it is rendered: it cannot become a control to
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections import OrderedDict
@@ -32,6 +33,8 @@ from streams.tooltext import tools_in_text
 _ANCHOR = f"QA{secrets.token_hex(8)}Q"
 _GUARD = f"QG{secrets.token_hex(8)}Q"
 _CACHED_FRAMES = 256
+# Splits differently in nearly any two vocabularies.
+_SAMPLE = "Vocabularies differ: 3.14159, naïveté, 温度, {}[]();\n\ttemperature=21.5 heart_rate ASKAHEAD Übergrößen"
 # An end-of-message token stands at the very end of a reply, if a template writes one at all.
 _END_WITHIN = 3
 
@@ -58,6 +61,12 @@ class Template:
         self._frames: OrderedDict[str, Frame] = OrderedDict()
         # A standing question needs a short answer, and one asked directly must get the same.
         self.question_options: Mapping[str, object] = {"enable_thinking": False} if dialect.switchable else {}
+
+    def fingerprint(self, name: str) -> str:
+        """Tells models of this name apart whose tokens mean something else."""
+        frame = self.question_frame(None)
+        sample = (*frame.head, *self._tokenizer.encode(_SAMPLE), *frame.tail)
+        return f"{name} {hashlib.blake2b(repr(sample).encode(), digest_size=8).hexdigest()}"
 
     def frame(
         self,

@@ -142,6 +142,14 @@ class Timeline:
             del self._run().entries[-len(entries) :]
             del self.tokens[-sum(len(entry.tokens) for entry in entries) :]
 
+    def before(self, entries: Sequence[Entry]) -> Timeline:
+        """This timeline as it was before these entries were appended last."""
+        if not entries:
+            return self
+        last = self._run()
+        run = Data(last.opening, last.entries[: -len(entries)])
+        return Timeline.of(self.head, [*self.segments[:-1], run], frozen=self.frozen, forgotten=self.forgotten)
+
     def _run(self) -> Data:
         # The head opens a user message, and so does what follows a turn.
         last = self.segments[-1] if self.segments else None

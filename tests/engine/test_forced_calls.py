@@ -12,6 +12,7 @@ from streams.engine.base import Sampling
 from streams.engine.vllm import VllmEngine
 from streams.manager import Limits, Manager
 from streams.messages import Conversation, Message, Shape, Tool
+from tests.streams.kit import InstantLog
 
 SCHEMA = {
     "type": "object",
@@ -40,7 +41,7 @@ TOOLS = (
 
 @pytest.mark.timeout(600)
 async def test_a_hundred_forced_calls_are_valid(vllm_engine: VllmEngine) -> None:
-    async with Manager(vllm_engine, Limits()) as manager:
+    async with Manager(vllm_engine, Limits(), InstantLog()) as manager:
         at_once = asyncio.Semaphore(25)
 
         async def call(number: int) -> None:

@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from flashquery import events, outbox
+from flashquery import events
 from service.valkey import embedded_valkey
+from streams import journal
 
 
 class Store:
@@ -51,7 +52,7 @@ class Store:
 @pytest.fixture
 async def store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     """A server of the test's own, which is retried at once."""
-    monkeypatch.setattr(outbox, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(journal, "_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(events, "_RETRY_SECONDS", 0.01)
     store = Store(tmp_path_factory.mktemp("store"))
     await store.start()

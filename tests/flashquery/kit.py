@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,11 +11,17 @@ from redis.asyncio import Redis
 from flashquery.evaluator import FlashQueries
 from flashquery.events import Event, Subscription
 from flashquery.waves import Evaluated
+from streams import keys as stream_keys
 from streams.engine.base import Priority
+from streams.journal import Command, Journal
+from streams.leases import Leases, Replica
+from streams.log import RedisLog
 from streams.manager import Limits, Manager
 from streams.session import Session
 from tests.engine.fast import FastEngine
 from tests.streams.kit import SECONDS, settled
+
+ME = Replica("me", "http://127.0.0.1:1")
 
 
 class Rig:
@@ -25,10 +31,13 @@ class Rig:
         evaluations: every finished evaluation, in order.
     """
 
-    def __init__(self, engine: FastEngine, manager: Manager, flash: FlashQueries, done: list[Evaluated]) -> None:
+    def __init__(
+        self, engine: FastEngine, manager: Manager, flash: FlashQueries, journal: Journal, done: list[Evaluated]
+    ) -> None:
         self.engine = engine
         self.manager = manager
         self.flash = flash
+        self.journal = journal
         self.evaluations = done
 
     async def push(self, session: Session, *texts: str) -> int:
@@ -47,10 +56,11 @@ async def flashing(redis: Redis, engine: FastEngine | None = None, **options: An
     engine = engine or FastEngine()
     done: list[Evaluated] = []
     async with (
-        Manager(engine, Limits()) as manager,
-        FlashQueries(manager, redis, evaluated=done.append, **options) as flash,
+        Journal(redis) as journal,
+        Manager(engine, Limits(), RedisLog(journal, Leases(redis, ME, SECONDS))) as manager,
+        FlashQueries(manager, redis, journal, evaluated=done.append, **options) as flash,
     ):
-        yield Rig(engine, manager, flash, done)
+        yield Rig(engine, manager, flash, journal, done)
 
 
 async def ready(subscription: Subscription) -> dict[str, Any]:
@@ -64,4 +74,13 @@ async def ready(subscription: Subscription) -> dict[str, Any]:
 
 async def arrived(rig: Rig) -> None:
     """Wait until Redis has everything."""
-    assert await rig.flash.outbox.flush(SECONDS)
+    assert await rig.journal.flush(SECONDS)
+
+
+async def run(redis: Redis, commands: Iterable[Command]) -> None:
+    """Have commands executed that are meant for a journal."""
+    async with Journal(redis) as journal:
+        await redis.hdel(stream_keys.guard("none"), "batch")
+        fence = await redis.hincrby(stream_keys.guard("none"), "fence", 1)
+        journal.open("none", fence)
+        await journal.write("none", list(commands))

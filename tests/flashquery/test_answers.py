@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from flashquery import keys
 from flashquery.answers import Answer, AnswerCache
+from tests.flashquery.kit import run
 
 REALS = st.floats(allow_nan=False)
 ANSWERS = st.builds(
@@ -22,7 +23,7 @@ ANSWERS = st.builds(
     changed=st.booleans(),
 )
 
-SESSION_KEYS = (keys.answers("s-1"), keys.events("s-1"), keys.history("s-1", 1))
+SESSION_KEYS = (keys.answers("s-1"), keys.events("s-1"), keys.history("s-1", 1), keys.queries("s-1"))
 ANSWER = Answer("up", 3, 1.5, 1790000000.25)
 SCORED = Answer("up", 3, 1.5, 1790000000.25, "stop", {"up": 0.75, "down": 0.25}, 1.0)
 
@@ -33,10 +34,8 @@ def test_unpack_is_the_inverse_of_pack(answer: Answer) -> None:
 
 
 async def write(redis: Redis, *answers: tuple[str, int, Answer]) -> None:
-    async with redis.pipeline(transaction=False) as pipe:
-        for session_id, query_id, answer in answers:
-            AnswerCache.save(pipe, session_id, query_id, answer)
-        await pipe.execute()
+    for session_id, query_id, answer in answers:
+        await run(redis, AnswerCache.save(session_id, query_id, answer))
 
 
 async def test_an_answer_that_was_saved_is_found_and_others_are_not(redis: Redis) -> None:
@@ -52,13 +51,9 @@ async def test_an_answer_that_was_saved_is_found_and_others_are_not(redis: Redis
 async def test_dropping_forgets_one_answer_and_clearing_all_of_a_session(redis: Redis) -> None:
     cache = AnswerCache(redis)
     await write(redis, ("s", 1, ANSWER), ("s", 2, ANSWER), ("s", 3, ANSWER), ("t", 1, ANSWER))
-    async with redis.pipeline(transaction=False) as pipe:
-        cache.drop(pipe, "s", 2)
-        await pipe.execute()
+    await run(redis, cache.drop("s", 2))
     assert list(await cache.all("s")) == [1, 3]
-    async with redis.pipeline(transaction=False) as pipe:
-        cache.clear(pipe, "s")
-        await pipe.execute()
+    await run(redis, cache.clear("s"))
     assert await cache.all("s") == {}
     assert await cache.all("t") == {1: ANSWER}
 

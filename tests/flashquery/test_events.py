@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import chain
 
 import pytest
 from redis.asyncio import Redis
@@ -12,6 +13,7 @@ from flashquery import events as events_module
 from flashquery.events import Event, Hub, Subscription, SubscriptionEnded
 from streams.errors import Unavailable
 from tests.flashquery.conftest import Store
+from tests.flashquery.kit import run
 
 SECONDS = 30.0
 """Bound of every wait, far above what one takes."""
@@ -32,10 +34,7 @@ def end(session_id: str) -> Event:
 
 
 async def publish(redis: Redis, *events: Event) -> None:
-    async with redis.pipeline(transaction=False) as pipe:
-        for event in events:
-            event.publish(pipe, event.session_id)
-        await pipe.execute()
+    await run(redis, chain.from_iterable(event.publish(event.session_id) for event in events))
 
 
 async def ending(subscription: Subscription) -> str:

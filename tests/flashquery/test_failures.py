@@ -42,8 +42,8 @@ async def test_a_query_that_fails_does_not_stop_the_others(
     engine = Failing()
     engine.error = error
     async with flashing(redis, engine) as rig:
-        session = rig.manager.create("s")
-        failing, fine = rig.flash.register(session, "fail?"), rig.flash.register(session, "fine?")
+        session = await rig.manager.create("s")
+        failing, fine = await rig.flash.register(session, "fail?"), await rig.flash.register(session, "fine?")
         with rig.flash.hub.subscribe("s") as events:
             for version in (1, 2):
                 await rig.push(session, "price")
@@ -61,12 +61,12 @@ async def test_a_failure_keeps_the_last_answer_which_is_stale(redis: Redis) -> N
     engine = Failing()
     engine.fails_on = ""
     async with flashing(redis, engine) as rig:
-        session = rig.manager.create("s")
-        query = rig.flash.register(session, "fail?")
+        session = await rig.manager.create("s")
+        query = await rig.flash.register(session, "fail?")
         await rig.push(session, "price")
         await until(lambda: rig.evaluations)
         engine.fails_on = "fail?"
-        other = rig.flash.register(session, "fine?")
+        other = await rig.flash.register(session, "fine?")
         with rig.flash.hub.subscribe("s") as events:
             await rig.push(session, "price")
             while (announced := await ready(events))["data_version"] == 1:
@@ -82,8 +82,8 @@ async def test_a_choice_that_fails_leaves_no_request_behind(redis: Redis) -> Non
     # The decision after "a" fails at once; the one at the root is under way.
     engine.fails_on = "assistant\na"
     async with flashing(redis, engine) as rig:
-        session = rig.manager.create("s")
-        rig.flash.register(session, "which?", choices=["a", "aa", "b"])
+        session = await rig.manager.create("s")
+        await rig.flash.register(session, "which?", choices=["a", "aa", "b"])
         engine.generate_gate.clear()
         await rig.push(session, "price")
         await until(lambda: engine.running)
@@ -94,8 +94,8 @@ async def test_a_choice_that_fails_leaves_no_request_behind(redis: Redis) -> Non
 async def test_a_dead_engine_ends_no_task_and_hangs_none(redis: Redis) -> None:
     engine = FastEngine()
     async with flashing(redis, engine) as rig:
-        session = rig.manager.create("s")
-        rig.flash.register(session, "trend?")
+        session = await rig.manager.create("s")
+        await rig.flash.register(session, "trend?")
         engine.generate_gate.clear()
         await rig.push(session, "price")
         await until(lambda: engine.running)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,9 +11,8 @@ from redis.asyncio import Redis
 
 from flashquery import keys
 from flashquery.answers import Answer
-from flashquery.history import UNSENT, History
-from tests.flashquery.conftest import Store
-from tests.flashquery.kit import Rig, arrived, flashing
+from flashquery.history import History
+from tests.flashquery.kit import Rig, arrived, flashing, run
 from tests.streams.kit import until
 
 VERSIONS = st.integers(1, 12)
@@ -25,10 +23,8 @@ def answer(version: int, value: str = "up") -> Answer:
 
 
 async def save(redis: Redis, history: History, *answers: Answer) -> None:
-    async with redis.pipeline(transaction=False) as pipe:
-        for one in answers:
-            history.save(pipe, "s", 1, one)
-        await pipe.execute()
+    for one in answers:
+        await run(redis, history.save("s", 1, one))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
@@ -71,9 +67,9 @@ async def rig(redis: Redis) -> AsyncIterator[Rig]:
 
 
 async def test_every_answer_is_remembered_and_whether_it_changed(rig: Rig) -> None:
-    session = rig.manager.create("s")
-    rig.flash.register(session, "trend?")
-    rig.flash.register(session, "another?", every=2)
+    session = await rig.manager.create("s")
+    await rig.flash.register(session, "trend?")
+    await rig.flash.register(session, "another?", every=2)
     values = []
     for version in range(1, 7):
         await rig.push(session, "price")
@@ -91,47 +87,15 @@ async def test_every_answer_is_remembered_and_whether_it_changed(rig: Rig) -> No
 
 
 async def test_it_goes_with_its_query_and_with_its_session(rig: Rig, redis: Redis) -> None:
-    session = rig.manager.create("s")
+    session = await rig.manager.create("s")
     for number in (1, 2, 3):
-        rig.flash.register(session, f"question {number}?")
+        await rig.flash.register(session, f"question {number}?")
     await rig.push(session, "price")
     await until(lambda: len(rig.evaluations) == 3)
     await arrived(rig)
-    rig.flash.remove(session, 1)
+    await rig.flash.remove(session, 1)
     await arrived(rig)
     assert await redis.exists(keys.history("s", 1)) == 0
     assert await redis.exists(keys.history("s", 2), keys.history("s", 3)) == 2
     await rig.manager.delete("s")
     assert await redis.exists(keys.history("s", 2), keys.history("s", 3)) == 0
-
-
-async def test_what_a_killed_server_left_is_not_taken_for_a_new_query_s(rig: Rig, redis: Redis) -> None:
-    await save(redis, rig.flash.history, answer(7))
-    session = rig.manager.create("s")
-    rig.flash.register(session, "trend?")
-    await rig.push(session, "price")
-    await until(lambda: rig.evaluations)
-    await arrived(rig)
-    assert [one.version for one in (await rig.flash.history.read("s", 1, None, 10))[0]] == [1]
-
-
-async def test_the_newest_answers_of_an_outage_are_remembered(store: Store) -> None:
-    async with flashing(store.redis) as rig:
-        session = rig.manager.create("s")
-        rig.flash.register(session, "kept?")
-        removed = rig.flash.register(session, "removed?")
-        await rig.push(session, "price")
-        await until(lambda: len(rig.evaluations) == 2)
-        await arrived(rig)
-        await store.stop()
-        last = UNSENT + 5
-        for version in range(2, last + 1):
-            await rig.push(session, "price")
-            while len(rig.evaluations) < 2 * version:
-                await asyncio.sleep(0)
-        rig.flash.remove(session, removed.id)
-        await store.start()
-        await arrived(rig)
-        answers, _ = await rig.flash.history.read("s", 1, None, 1000)
-        assert [one.version for one in answers] == [1, *range(last - UNSENT + 1, last + 1)]
-        assert await rig.flash.history.read("s", removed.id, None, 1000) == ([], False)

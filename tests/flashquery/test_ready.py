@@ -56,7 +56,7 @@ async def rig(redis: Redis) -> AsyncIterator[Rig]:
 
 
 async def test_it_is_what_the_model_says_next_to_each_version(rig: Rig) -> None:
-    session = rig.manager.create("s", pre_decode=True)
+    session = await rig.manager.create("s", pre_decode=True)
     assert rig.flash.ready(session) is None
     for number in range(4):
         version = await rig.push(session, f"price {number}")
@@ -71,19 +71,19 @@ async def test_it_is_what_the_model_says_next_to_each_version(rig: Rig) -> None:
 
 
 async def test_it_is_computed_once_per_version_and_beside_the_queries(rig: Rig) -> None:
-    session = rig.manager.create("s", pre_decode=True)
-    rig.flash.register(session, "trend?")
+    session = await rig.manager.create("s", pre_decode=True)
+    await rig.flash.register(session, "trend?")
     for version in (1, 2):
         await rig.push(session, "price")
         await until(lambda: len(rig.evaluations) == session.version and rig.flash.ready(session))
         assert len(rig.asked()) == 2 * version
-    rig.flash.register(session, "another?")
+    await rig.flash.register(session, "another?")
     await until(lambda: len(rig.evaluations) == 3)
     assert len(rig.asked()) == 5
 
 
 async def test_versions_in_between_are_skipped(rig: Rig) -> None:
-    session = rig.manager.create("s", pre_decode=True)
+    session = await rig.manager.create("s", pre_decode=True)
     rig.engine.generate_gate.clear()
     await rig.push(session, "price 1")
     await until(lambda: rig.engine.running)
@@ -96,7 +96,7 @@ async def test_versions_in_between_are_skipped(rig: Rig) -> None:
 
 
 async def test_a_session_that_does_not_ask_for_it_has_none(rig: Rig) -> None:
-    session, other = rig.manager.create("s"), rig.manager.create("other", pre_decode=True)
+    session, other = await rig.manager.create("s"), await rig.manager.create("other", pre_decode=True)
     await rig.push(session, "price")
     await rig.push(other, "price")
     await until(lambda: rig.flash.ready(other))
@@ -105,7 +105,7 @@ async def test_a_session_that_does_not_ask_for_it_has_none(rig: Rig) -> None:
 
 
 async def test_a_turn_ends_it_until_it_is_computed_again(rig: Rig) -> None:
-    session = rig.manager.create("s", pre_decode=True)
+    session = await rig.manager.create("s", pre_decode=True)
     await rig.push(session, "price")
     await until(lambda: rig.flash.ready(session))
     await say(rig.manager, session, conversation(user("Hello")))
@@ -116,7 +116,7 @@ async def test_a_turn_ends_it_until_it_is_computed_again(rig: Rig) -> None:
     assert ready.version == 2
 
 
-async def test_the_beginning_of_a_thought_is_no_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_beginning_of_a_thought_is_no_answer(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     render = FastTokenizer.render
     monkeypatch.setattr(
         FastTokenizer,
@@ -125,18 +125,19 @@ async def test_the_beginning_of_a_thought_is_no_answer(rig: Rig, monkeypatch: py
             render(self, *said, generation=generation, **rest) + (THINK if generation else "")
         ),
     )
-    session = rig.manager.create("s", pre_decode=True)
-    await rig.push(session, "price")
-    await until(lambda: len(rig.asked()) == 1 and not rig.engine.running)
-    rig.flash.register(session, "trend?", max_tokens=256)
-    await until(lambda: rig.evaluations)
-    assert rig.flash.ready(session) is None
+    async with flashing(redis) as rig:
+        session = await rig.manager.create("s", pre_decode=True)
+        await rig.push(session, "price")
+        await until(lambda: len(rig.asked()) == 1 and not rig.engine.running)
+        await rig.flash.register(session, "trend?", max_tokens=256)
+        await until(lambda: rig.evaluations)
+        assert rig.flash.ready(session) is None
 
 
 async def test_a_session_deleted_meanwhile_leaves_no_task(redis: Redis) -> None:
     engine = FastEngine()
     async with flashing(redis, engine) as rig:
-        session = rig.manager.create("s", pre_decode=True)
+        session = await rig.manager.create("s", pre_decode=True)
         engine.generate_gate.clear()
         await rig.push(session, "price")
         await until(lambda: engine.running)

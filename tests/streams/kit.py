@@ -10,7 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
+from streams.log import Options
 from streams.manager import Limits, Manager
+from streams.records import Record
 from streams.session import Session
 from tests.engine.fast import FastEngine, FastHeld
 
@@ -26,7 +28,9 @@ class Heard:
         self.settlements: list[tuple[str, int, int]] = []
         self.turns: list[tuple[str, int]] = []
         self.moves: list[tuple[str, int, int]] = []
+        self.adoptions: list[str] = []
         self.deletions: list[str] = []
+        self.losses: list[str] = []
         self.may_delete = asyncio.Event()
         self.may_delete.set()
 
@@ -46,9 +50,35 @@ class Heard:
     def froze(self, session: Session) -> None:
         self.moves.append((session.id, session.version, 0))
 
+    async def adopted(self, session: Session) -> None:
+        self.adoptions.append(session.id)
+
     async def deleted(self, session: Session) -> None:
         await self.may_delete.wait()
         self.deletions.append(session.id)
+
+    async def lost(self, session: Session) -> None:
+        self.losses.append(session.id)
+
+
+class InstantLog:
+    """A log that has written everything at once and forgets it; the real one is tested with a real Redis."""
+
+    async def begin(self, session_id: str, options: Options) -> None:
+        pass
+
+    async def write(
+        self, session: Session, record: Record, apply: Callable[[], object], *, timeout: float | None = None
+    ) -> None:
+        apply()
+
+    @asynccontextmanager
+    async def changing(self, session: Session, timeout: float | None = None) -> AsyncIterator[None]:
+        async with session.reading:
+            yield
+
+    async def end(self, session: Session) -> None:
+        pass
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -72,7 +102,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 @asynccontextmanager
 async def managing(engine: FastEngine, **limits: Any) -> AsyncIterator[Manager]:
-    async with Manager(engine, Limits(**limits)) as manager:
+    async with Manager(engine, Limits(**limits), InstantLog()) as manager:
         yield manager
 
 

@@ -22,7 +22,7 @@ ASKED = "<|im_end|>\n<|im_start|>assistant\n"
 
 @pytest.fixture
 async def session(manager: Manager) -> Session:
-    return manager.create("s")
+    return await manager.create("s")
 
 
 async def resident(session: Session) -> None:
@@ -215,7 +215,7 @@ async def test_a_turn_takes_the_stream_from_a_batch_and_gives_it_back(engine: Fa
     engine.script.append("one")
     async with managing(engine) as manager:
         manager.listen(heard)
-        session = manager.create("s")
+        session = await manager.create("s")
         engine.ingest_gate.clear()
         lines = [f"{number:031d}" for number in range(40)]  # 32 tokens each
         await manager.push(session, lines)
@@ -254,7 +254,7 @@ async def test_whoever_leaves_early_leaves_nothing(manager: Manager, engine: Fas
 async def test_a_reply_grows_until_the_context_is_full() -> None:
     engine = FastEngine(context=512)
     async with managing(engine) as manager:
-        session = manager.create("s")
+        session = await manager.create("s")
         reply = await say(manager, session, conversation(user("?")), ignore_eos=True)
         assert (reply.finish_reason, reply.full) == ("length", True)
         assert session.data_end < 512
@@ -270,8 +270,8 @@ async def test_a_reply_grows_until_the_context_is_full() -> None:
 async def test_a_reply_ends_where_the_kv_cache_is_full() -> None:
     engine = FastEngine(context=2048, kv_capacity=4096)
     async with managing(engine) as manager:
-        await manager.push(manager.create("big"), ["x" * 1000])
-        session = manager.create("s")
+        await manager.push(await manager.create("big"), ["x" * 1000])
+        session = await manager.create("s")
         reply = await say(manager, session, conversation(user("?")), ignore_eos=True)
         assert (reply.finish_reason, reply.full) == ("length", True)
         assert manager.budget.granted <= manager.budget.limit

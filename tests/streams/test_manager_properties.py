@@ -12,7 +12,7 @@ from hypothesis.stateful import invariant, rule
 from streams.errors import Conflict, ContextLengthExceeded, NotFound, Unavailable
 from streams.manager import Limits, Manager
 from tests.engine.fast import FastEngine
-from tests.streams.kit import EngineMachine, held_by_sessions, held_tokens, settled, text_of
+from tests.streams.kit import EngineMachine, InstantLog, held_by_sessions, held_tokens, settled, text_of
 
 NAMES = st.sampled_from("abcd")
 
@@ -24,7 +24,8 @@ class ManagerMachine(EngineMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.engine = FastEngine(context=512, block_size=16, kv_capacity=1024)
-        self.manager = Manager(self.engine, Limits(sessions=3, queue_entries=3, queue_bytes=200, entry_bytes=150))
+        limits = Limits(sessions=3, queue_entries=3, queue_bytes=200, entry_bytes=150)
+        self.manager = Manager(self.engine, limits, InstantLog())
         self.runner.run(self.manager.__aenter__())
         self.pushed: dict[str, int] = {}
         self.serial = 0
@@ -43,7 +44,7 @@ class ManagerMachine(EngineMachine):
     @rule(name=NAMES, system=st.none() | st.integers(1, 400).map("s".__mul__))
     def create(self, name: str, system: str | None) -> None:
         async def create() -> None:
-            self.manager.create(name, system)
+            await self.manager.create(name, system)
 
         with contextlib.suppress(Conflict, ContextLengthExceeded, Unavailable):
             self.runner.run(create())

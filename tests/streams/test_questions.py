@@ -19,7 +19,7 @@ from tests.streams.kit import held_tokens, managing, settled, text_of, until
 async def test_a_stream_leaves_room_for_a_question(engine: FastEngine) -> None:
     engine = FastEngine(context=512)
     async with managing(engine) as manager:
-        session = manager.create("s")
+        session = await manager.create("s")
         full = engine.facts.context - manager.room.questions - len(session.frame.head) - 1
         await manager.push(session, ["x" * full])
         await settled(session)
@@ -31,7 +31,7 @@ async def test_a_stream_leaves_room_for_a_question(engine: FastEngine) -> None:
 
 async def test_questions_are_bounded_per_session_and_in_total(engine: FastEngine) -> None:
     async with managing(engine, questions=3, questions_per_session=2) as manager:
-        one, other = manager.create(), manager.create()
+        one, other = await manager.create(), await manager.create()
         ask = manager.questions.foreground
         with ask(one), ask(one):
             with pytest.raises(Overloaded), ask(one):
@@ -45,7 +45,7 @@ async def test_questions_are_bounded_per_session_and_in_total(engine: FastEngine
 
 
 async def test_an_answer_is_over_the_version_it_was_asked_at(manager: Manager, engine: FastEngine) -> None:
-    session = manager.create("s")
+    session = await manager.create("s")
     await manager.push(session, ["a"])
     await settled(session)
     prompt = manager.questions.prompt(session, manager.questions.encode("trend?"))
@@ -63,7 +63,7 @@ async def test_an_answer_is_over_the_version_it_was_asked_at(manager: Manager, e
 
 
 async def test_ingest_waits_while_a_question_has_no_first_token(manager: Manager, engine: FastEngine) -> None:
-    session = manager.create("s")
+    session = await manager.create("s")
     engine.generate_gate.clear()
     prompt = manager.questions.prompt(session, manager.questions.encode("trend?"))
     first = asyncio.create_task(anext(manager.questions.reply(prompt, Sampling(max_tokens=4)).deltas()))

@@ -27,7 +27,7 @@ def state(manager: Manager, session: Session) -> tuple[object, ...]:
 
 async def test_data_beyond_the_context_are_refused_and_leave_no_trace() -> None:
     async with managing(FastEngine(context=512)) as manager:
-        session = manager.create("s")
+        session = await manager.create("s")
         await manager.push(session, ["x" * 100])
         await settled(session)
         before = state(manager, session)
@@ -41,7 +41,7 @@ async def test_data_beyond_the_context_are_refused_and_leave_no_trace() -> None:
 
 async def test_data_beyond_the_kv_cache_are_refused_and_leave_no_trace() -> None:
     async with managing(FastEngine(kv_capacity=1024)) as manager:
-        one, other = manager.create("one"), manager.create("other")
+        one, other = await manager.create("one"), await manager.create("other")
         await manager.push(one, ["x" * 300])
         await settled(one)
         before = state(manager, other)
@@ -69,15 +69,15 @@ async def test_a_system_prompt_that_does_not_fit_leaves_no_trace(
     async with managing(engine) as manager:
         tasks = asyncio.all_tasks()
         with pytest.raises(error):
-            manager.create("s", system=system)
+            await manager.create("s", system=system)
         assert (manager.sessions(), manager.budget.granted, asyncio.all_tasks()) == ([], 0, tasks)
-        manager.create("s")
+        await manager.create("s")
     assert asyncio.all_tasks() == before
 
 
 async def test_an_entry_beyond_its_bound_is_refused_with_all_of_its_push(engine: FastEngine) -> None:
     async with managing(engine, entry_bytes=10, queue_bytes=20) as manager:
-        session = manager.create("s")
+        session = await manager.create("s")
         before = state(manager, session)
         with pytest.raises(InvalidInput) as refused:
             await manager.push(session, ["fine", "é" * 6])
@@ -88,7 +88,7 @@ async def test_an_entry_beyond_its_bound_is_refused_with_all_of_its_push(engine:
 async def test_a_dead_engine_is_said_everywhere_and_nothing_hangs(engine: FastEngine) -> None:
     before = asyncio.all_tasks()
     async with managing(engine) as manager:
-        session, idle = manager.create("s"), manager.create("idle")
+        session, idle = await manager.create("s"), await manager.create("idle")
         await manager.push(session, ["a"])
         await settled(session)
         engine.ingest_gate.clear()
@@ -104,7 +104,7 @@ async def test_a_dead_engine_is_said_everywhere_and_nothing_hangs(engine: FastEn
         with pytest.raises(Unavailable):
             await waiting
         with pytest.raises(EngineUnavailable):
-            manager.create("new")
+            await manager.create("new")
         for one in (session, idle):
             with pytest.raises(EngineUnavailable):
                 await manager.push(one, ["c"])
@@ -117,7 +117,7 @@ async def test_a_dead_engine_is_said_everywhere_and_nothing_hangs(engine: FastEn
 
 
 async def test_a_stream_that_the_engine_lost_says_so_and_others_go_on(manager: Manager) -> None:
-    lost, other = manager.create("lost"), manager.create("other")
+    lost, other = await manager.create("lost"), await manager.create("other")
     await lost.held.release()
     await manager.push(lost, ["a"])
     with pytest.raises(Unavailable):
@@ -135,8 +135,8 @@ async def test_a_stream_that_the_engine_lost_says_so_and_others_go_on(manager: M
 async def test_leaving_ends_every_task_and_releases_every_hold(engine: FastEngine) -> None:
     before = asyncio.all_tasks()
     async with managing(engine) as manager:
-        resting, reading = manager.create("resting"), manager.create("reading")
-        manager.create("empty", system="Be brief.")
+        resting, reading = await manager.create("resting"), await manager.create("reading")
+        await manager.create("empty", system="Be brief.")
         await manager.push(resting, ["a"])
         await settled(resting)
         engine.ingest_gate.clear()

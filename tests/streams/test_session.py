@@ -16,7 +16,7 @@ from tests.streams.kit import SECONDS, held_by_sessions, managing, settled, text
 
 
 async def test_markers_are_true_while_a_batch_is_being_read(manager: Manager, engine: FastEngine) -> None:
-    session = manager.create("s")
+    session = await manager.create("s")
     await manager.push(session, ["first"])
     await settled(session)
     before = session.data_end
@@ -39,7 +39,7 @@ async def test_markers_are_true_while_a_batch_is_being_read(manager: Manager, en
 
 
 async def test_after_waits_for_that_entry_and_no_further(manager: Manager, engine: FastEngine) -> None:
-    session = manager.create("s")
+    session = await manager.create("s")
     engine.ingest_gate.clear()
     first = await manager.push(session, ["a", "b"])
     waiting = asyncio.create_task(session.resident(first.total_pushed, SECONDS))
@@ -55,14 +55,14 @@ async def test_after_waits_for_that_entry_and_no_further(manager: Manager, engin
 
 async def test_after_counts_dropped_entries_as_passed(engine: FastEngine) -> None:
     async with managing(engine, queue_entries=1) as manager:
-        session = manager.create("s")
+        session = await manager.create("s")
         await manager.push(session, ["a", "b", "c"])
         await session.resident(2, SECONDS)
         assert session.covered == 3
 
 
 async def test_after_gives_up_in_time(manager: Manager, engine: FastEngine) -> None:
-    session = manager.create("s")
+    session = await manager.create("s")
     engine.ingest_gate.clear()
     await manager.push(session, ["a"])
     with pytest.raises(Unavailable) as refused:
@@ -72,7 +72,7 @@ async def test_after_gives_up_in_time(manager: Manager, engine: FastEngine) -> N
 
 
 async def test_after_more_than_was_pushed_is_refused(manager: Manager) -> None:
-    session = manager.create("s")
+    session = await manager.create("s")
     await manager.push(session, ["a"])
     with pytest.raises(InvalidInput) as refused:
         await session.resident(2, SECONDS)
@@ -80,7 +80,7 @@ async def test_after_more_than_was_pushed_is_refused(manager: Manager) -> None:
 
 
 async def test_after_ends_with_the_session(manager: Manager, engine: FastEngine) -> None:
-    session = manager.create("s")
+    session = await manager.create("s")
     engine.ingest_gate.clear()
     await manager.push(session, ["a"])
     waiting = asyncio.create_task(session.resident(1, SECONDS))

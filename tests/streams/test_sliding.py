@@ -29,7 +29,7 @@ def lines(start: int, end: int, size: int = 40) -> list[str]:
 
 
 async def test_turns_that_come_while_a_batch_is_read_lose_nothing_of_it(manager: Manager, engine: FastEngine) -> None:
-    session = manager.create("s", window=Window(600))
+    session = await manager.create("s", window=Window(600))
     engine.ingest_gate.clear()
     await manager.push(session, lines(0, 6, 80))
     await until(lambda: any(call.kind == "extend" for call in engine.calls))
@@ -51,7 +51,7 @@ async def test_turns_that_come_while_a_batch_is_read_lose_nothing_of_it(manager:
 @pytest.fixture
 async def moving(manager: Manager, engine: FastEngine) -> Session:
     """A session whose window is about to move: what stays is read, and the old hold is being released."""
-    session = manager.create("s", window=Window(600))
+    session = await manager.create("s", window=Window(600))
     await manager.push(session, lines(0, 10))
     await settled(session)
     engine.release_gate.clear()
@@ -84,7 +84,7 @@ async def test_a_session_deleted_during_a_move_leaves_nothing(
 
 async def test_a_session_deleted_before_its_move_begins_leaves_nothing(manager: Manager, engine: FastEngine) -> None:
     for turns in range(60):
-        session = manager.create("s", window=Window(300))
+        session = await manager.create("s", window=Window(300))
         await manager.push(session, lines(0, 6))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -104,7 +104,7 @@ async def test_the_budget_knows_of_both_holds_until_the_old_one_is_released(
 
 
 async def test_a_window_that_cannot_move_is_told_at_once_to_whoever_waits(manager: Manager, engine: FastEngine) -> None:
-    session = manager.create("s", window=Window(seconds=0.05))
+    session = await manager.create("s", window=Window(seconds=0.05))
     await manager.push(session, ["a"])
     await settled(session)
     engine.ingest_gate.clear()
@@ -124,7 +124,7 @@ async def test_a_window_that_cannot_move_is_told_at_once_to_whoever_waits(manage
 async def test_a_window_in_seconds_moves_again_and_again_with_nobody_pushing(manager: Manager) -> None:
     heard = Heard()
     manager.listen(heard)
-    session = manager.create("s", window=Window(seconds=0.2))
+    session = await manager.create("s", window=Window(seconds=0.2))
     await manager.push(session, ["first"])
     await settled(session)
     await asyncio.sleep(0.15)
@@ -137,7 +137,7 @@ async def test_a_window_in_seconds_moves_again_and_again_with_nobody_pushing(man
 async def test_a_conversation_that_ends_where_the_forgotten_part_does_is_asked_anew(
     manager: Manager, engine: FastEngine
 ) -> None:
-    session = manager.create("s", window=Window(400))
+    session = await manager.create("s", window=Window(400))
     engine.script.append("a reply")
     first = await say(manager, session, conversation(user("a question")))
     await manager.push(session, lines(0, 8))
@@ -154,7 +154,7 @@ async def test_a_conversation_that_ends_where_the_forgotten_part_does_is_asked_a
 async def test_freezing_is_a_version(manager: Manager, window: int | None) -> None:
     heard = Heard()
     manager.listen(heard)
-    session = manager.create("s", type=BUILTIN["ohlcv"], window=Window(window))
+    session = await manager.create("s", type=BUILTIN["ohlcv"], window=Window(window))
     candle = {"o": 1, "h": 2, "l": 1, "c": 2, "v": 5}
     await manager.push(session, [candle, candle])
     await settled(session)

@@ -57,7 +57,7 @@ class SlidingMachine(EngineMachine):
         self.manager.listen(self.heard)
 
         async def create() -> None:
-            self.session = self.manager.create("s", window=Window(tokens))
+            self.session = await self.manager.create("s", window=Window(tokens))
 
         self.runner.run(create())
         self.history: list[tuple[str, str]] = []
@@ -213,7 +213,7 @@ TestSliding = SlidingMachine.TestCase
 async def test_every_token_is_read_about_twice() -> None:
     engine = FastEngine(context=4096, block_size=16, kv_capacity=16384)
     async with managing(engine) as manager:
-        session = manager.create("s", window=Window(1024))
+        session = await manager.create("s", window=Window(1024))
         pushed = 0
         for number in range(400):
             text = f"{number:04d} {'x' * (number % 37)}"

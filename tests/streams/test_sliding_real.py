@@ -18,6 +18,7 @@ from streams.manager import Limits, Manager
 from streams.session import Session
 from streams.window import Window
 from tests.engine.counting import CountingEngine
+from tests.streams.kit import InstantLog
 
 WINDOW = 4096
 ENTRIES = 10_000
@@ -65,8 +66,8 @@ async def test_ten_thousand_entries(vllm_engine: VllmEngine, capsys: pytest.Capt
     encoded = [tuple(vllm_engine.tokenizer.encode(f"{line}\n")) for line in lines]
     asked: list[Asked] = []
     longest = 0
-    async with Manager(engine, Limits()) as manager:  # type: ignore[arg-type]
-        session = manager.create("s", window=Window(WINDOW))
+    async with Manager(engine, Limits(), InstantLog()) as manager:  # type: ignore[arg-type]
+        session = await manager.create("s", window=Window(WINDOW))
         done = asyncio.Event()
 
         async def produce() -> None:

@@ -133,7 +133,7 @@ class Model:
 async def test_a_stream_is_what_the_template_renders(steps: list[tuple[str, int]]) -> None:
     engine = FastEngine()
     async with managing(engine) as manager:
-        session, model = manager.create("s"), Model()
+        session, model = await manager.create("s"), Model()
         turns: list[list[Message]] = []
         for step, number in steps:
             if step == "push":

@@ -28,7 +28,7 @@ async def manager(engine: FastEngine) -> AsyncIterator[Manager]:
 
 @pytest.fixture
 async def session(manager: Manager) -> Session:
-    session = manager.create("s")
+    session = await manager.create("s")
     await manager.push(session, ["line"] * 20)
     await settled(session)
     return session
@@ -138,8 +138,8 @@ async def test_refusals(manager: Manager, engine: FastEngine, session: Session) 
 async def test_no_room_for_it_in_the_kv_cache_is_said() -> None:
     engine = FastEngine(context=1024, kv_capacity=2048)
     async with managing(engine) as manager:
-        await manager.push(manager.create("full"), ["x" * 700])
-        session = manager.create("s")
+        await manager.push(await manager.create("full"), ["x" * 700])
+        session = await manager.create("s")
         with pytest.raises(Unavailable) as refused:
             await warm(manager, session, conversation(user("x" * 700)))
         assert refused.value.code == "kv_cache_full"
@@ -148,9 +148,9 @@ async def test_no_room_for_it_in_the_kv_cache_is_said() -> None:
 async def test_what_was_read_ahead_makes_room_for_streams() -> None:
     engine = FastEngine(context=1024, kv_capacity=2048)
     async with managing(engine) as manager:
-        session = manager.create("s")
+        session = await manager.create("s")
         await warm(manager, session, conversation(user("x" * 500)))
-        other = manager.create("other")
+        other = await manager.create("other")
         await manager.push(other, ["x" * 600])
         await settled(other)
         assert session.ahead is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from aiohttp import web
 
@@ -11,17 +11,17 @@ from service.api.flash.notify import Notify
 from service.api.flash.protocol import FlashCreate
 from service.core import CORE
 from service.keys import SETTINGS
-from streams.errors import Conflict, InvalidInput
+from streams.errors import Conflict, InvalidInput, Unavailable
 from streams.session import Session
 
 
-def register(request: web.Request, session: Session, body: FlashCreate) -> FlashQuery:
+async def register(request: web.Request, session: Session, body: FlashCreate) -> FlashQuery:
     """The query that a body registers. Raises as :meth:`flashquery.evaluator.FlashQueries.register`."""
     core, webhook = request.app[CORE], None
     if body.notify is not None:
         notify = Notify.of(body.notify)
         webhook = core.webhooks.accept(notify.url, notify.secret)
-    return core.flash.register(
+    return await core.flash.register(
         session, body.query, choices=body.choices, schema=body.schema_, notify=webhook, **body.options
     )
 
@@ -34,12 +34,12 @@ def check_number(request: web.Request, queries: Sequence[object]) -> None:
 
 
 async def register_all(
-    request: web.Request, session: Session, registrations: Iterable[Callable[[], FlashQuery]]
+    request: web.Request, session: Session, registrations: Iterable[Callable[[], Awaitable[FlashQuery]]]
 ) -> None:
     """Register the queries that a session is created with; where one is refused there is no session either."""
     try:
         for registration in registrations:
-            registration()
-    except (InvalidInput, Conflict):
+            await registration()
+    except (InvalidInput, Conflict, Unavailable):
         await request.app[CORE].manager.delete(session.id)
         raise

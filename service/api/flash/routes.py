@@ -19,7 +19,7 @@ from service.openapi import Operation
 async def create(request: web.Request) -> web.Response:
     session = session_of(request)
     body = await read_model(request, protocol.FlashCreate)
-    query = register(request, session, body)
+    query = await register(request, session, body)
     session.touch()
     found = protocol.FlashObject.of(query, None, session.version)
     found.warning = request.app[CORE].flash.warning
@@ -70,7 +70,7 @@ async def change(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.FlashUpdate)
     before = flash.registry(session).get(query_id)
     answer = await flash.cache.get(session.id, query_id)
-    query = flash.change(session, query_id, **body.options)
+    query = await flash.change(session, query_id, **body.options)
     session.touch()
     kept = answer if query.asked == before.asked else None
     return respond(request, protocol.FlashObject.of(query, kept, session.version).model_dump(exclude_none=True))
@@ -79,7 +79,7 @@ async def change(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     session = session_of(request)
     query_id = flash_id(request)
-    remaining = request.app[CORE].flash.remove(session, query_id)
+    remaining = await request.app[CORE].flash.remove(session, query_id)
     session.touch()
     return respond(request, protocol.FlashDeleted(id=query_id, remaining=remaining).model_dump())
 

@@ -16,7 +16,7 @@ async def register(request: web.Request, session: Session) -> web.Response:
     """Register a standing question."""
     body = await read_model(request, StandingQuery)
     flash = request.app[CORE].flash
-    query = flash.register(session, body.query, body.max_tokens)
+    query = await flash.register(session, body.query, body.max_tokens)
     session.touch()
     found = StandingQueryObject(
         id=query.id,
@@ -41,6 +41,6 @@ async def list_queries(request: web.Request, session: Session) -> web.Response:
 
 async def delete(request: web.Request, session: Session) -> web.Response:
     """Delete one."""
-    remaining = request.app[CORE].flash.remove(session, flash_id(request))
+    remaining = await request.app[CORE].flash.remove(session, flash_id(request))
     session.touch()
     return respond(request, {"success": True, "remaining": remaining})

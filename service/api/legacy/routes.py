@@ -42,7 +42,7 @@ async def init(request: web.Request) -> web.Response:
         raise InvalidInput(f"context: this model has {context} tokens; ask for less, or nothing", param="context")
     check_number(request, body.flash)
     with renaming({"system": "prompt", "window": "window_size"}):
-        session = manager.create(
+        session = await manager.create(
             system=body.prompt,
             type=BUILTIN[body.type],
             window=Window(body.window_size),

@@ -39,7 +39,7 @@ def _respond_session(request: web.Request, session: Session) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.SessionCreate, allow_empty=True)
     check_number(request, body.flash)
-    session = request.app[CORE].manager.create(
+    session = await request.app[CORE].manager.create(
         body.id,
         body.system,
         type=await entry_type(body.type),

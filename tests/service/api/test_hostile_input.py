@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from flashquery.store import connect
 from service.api.legacy import routes as legacy
 from service.api.legacy.kind import LABELS
 from service.app import OPERATIONS
 from streams.entries import BUILTIN
+from streams.store import connect
 from tests import apps
 
 SESSION = "hostile"
@@ -68,7 +68,7 @@ async def client(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> As
         await apps.ok(client, "POST", f"/v1/sessions/{SESSION}/push", {"data": ["a", "b"]})
         assert (await apps.ok(client, "POST", f"/v1/sessions/{SESSION}/flash", {"query": "Which?"}))["id"] == 1
         core = apps.core(client)
-        core.manager.create(OLD, type=BUILTIN["ohlcv"], labels=LABELS)
+        await core.manager.create(OLD, type=BUILTIN["ohlcv"], labels=LABELS)
         yield client
     await redis.aclose()
 

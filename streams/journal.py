@@ -1,0 +1,386 @@
+"""The way out to Redis: ordered, atomic per session, fenced, retried, never applied twice.
+
+Whoever has something to write hands it in and goes on, or waits until it is written. One task sends everything that
+waits as one pipeline, so that what was handed in during a round trip shares the next. All writes of a session in a
+flush are one script call: they are applied together, or not at all where another server owns the session by now. Each
+flush of a session has a number, so that one whose reply was lost can be sent again.
+
+There are two kinds of writes. *Records* must all arrive. *State* is coalesced: a newer write of the same key replaces
+an older one that has not left yet, so that what waits for a Redis that is away is bounded by the number of keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from streams import keys
+from streams.errors import Unavailable
+from streams.store import in_time
+
+log = logging.getLogger(__name__)
+
+Command = tuple[str | bytes | int | float, ...]
+"""A Redis command and its arguments. ``LOG key payload`` appends to a stream under the session's next number; ``EVENT
+stream channel limit payload`` appends to a bounded stream and publishes the same, with the id that it got before it."""
+
+UNSURE = "outcome_unknown"
+"""Code of the refusal where it cannot be told whether something was stored."""
+
+_RETRY_SECONDS = 0.25
+_WRITE_SECONDS = 5.0
+# What one session may send at once: a script call holds Redis up.
+_FLUSH_BYTES = 1 << 20
+
+_SCRIPT = """
+local guard = redis.call('HMGET', KEYS[1], 'fence', 'batch')
+if guard[1] ~= ARGV[1] then return 'FENCED' end
+if guard[2] and tonumber(guard[2]) >= tonumber(ARGV[2]) then return 'OK' end
+local at = 3
+while at <= #ARGV do
+  local last = at + tonumber(ARGV[at])
+  if ARGV[at + 1] == 'EVENT' then
+    local id = redis.call('XADD', ARGV[at + 2], 'MAXLEN', '~', ARGV[at + 4], '*', 'event', ARGV[at + 5])
+    redis.call('PUBLISH', ARGV[at + 3], id .. ' ' .. ARGV[at + 5])
+  else
+    redis.call(unpack(ARGV, at + 1, last))
+  end
+  at = last + 1
+end
+redis.call('HSET', KEYS[1], 'batch', ARGV[2])
+return 'OK'
+"""
+
+
+@dataclass(eq=False, slots=True)
+class _Write:
+    """Commands that stay together.
+
+    Attributes:
+        size: bytes, about.
+        number: of the newest record as of this write.
+    """
+
+    commands: Sequence[Command]
+    size: int
+    applied: Callable[[int], None] | None = None
+    written: asyncio.Future[None] | None = None
+    number: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """One session's writes.
+
+    Attributes:
+        fence: number of this server's ownership.
+        logged: number of the newest record.
+        batch: number of the newest flush.
+        waiting: what has not left, by key, in order.
+        sending: what has left and is not confirmed.
+        arguments: the same for the script; it is not changed until it is confirmed.
+        unsure: done when it is known of a write that nobody waits for any more whether it is written.
+    """
+
+    fence: int
+    logged: int = 0
+    batch: int = 0
+    waiting: dict[Hashable, _Write] = field(default_factory=dict)
+    sending: list[_Write] = field(default_factory=list)
+    arguments: list[str | bytes | int | float] = field(default_factory=list)
+    unsure: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def load(self) -> bool:
+        """Get a flush ready, unless one is not confirmed yet; whether there is something to send."""
+        if self.sending or not self.waiting:
+            return bool(self.sending)
+        size = 0
+        while self.waiting and size < _FLUSH_BYTES:
+            write = self.waiting.pop(next(iter(self.waiting)))
+            self.sending.append(write)
+            size += write.size
+        self.batch += 1
+        self.arguments = [self.fence, self.batch]
+        for write in self.sending:
+            for command in write.commands:
+                self._add(command)
+            write.number = self.logged
+        return True
+
+    def _add(self, command: Command) -> None:
+        if command[0] == "LOG":
+            self.logged += 1
+            command = ("XADD", command[1], f"{self.logged}-0", "record", command[2])
+        self.arguments += (len(command), *command)
+
+
+class Journal:
+    """Use as an async context manager: it owns the sending task.
+
+    Args:
+        redis: where to.
+        limit: bytes of records that may wait; more are refused.
+        lost: called with the id of a session that another server owns by now.
+
+    Attributes:
+        failing: Redis does not answer.
+    """
+
+    def __init__(self, redis: Redis, limit: int = 64 << 20, lost: Callable[[str], None] = lambda _: None) -> None:
+        self._redis = redis
+        self._limit = limit
+        self._lost = lost
+        self._script = redis.register_script(_SCRIPT)
+        self._lanes: dict[str, _Lane] = {}
+        self._held = 0
+        self._ready = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._task: asyncio.Task[None] | None = None
+        self.failing = False
+
+    async def __aenter__(self) -> Journal:
+        self._task = asyncio.create_task(self._run(), name="journal")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.flush(1.0)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for session_id in tuple(self._lanes):
+            self.close(session_id)
+
+    def open(self, session_id: str, fence: int, logged: int = 0) -> None:
+        """Take writes of a session from now on.
+
+        Args:
+            session_id: whose.
+            fence: number of this server's ownership; its flushes are counted from 1.
+            logged: number of the newest record of its log.
+        """
+        self._lanes[session_id] = _Lane(fence, logged)
+
+    def close(self, session_id: str) -> None:
+        """Forget a session and what it still has to write, without having it written."""
+        lane = self._lanes.pop(session_id, None)
+        if lane is None:
+            return
+        for write in (*lane.sending, *lane.waiting.values()):
+            self._settle(write, self.moved(session_id))
+        self._tell_if_empty()
+
+    # What waits
+
+    def put(self, session_id: str, what: Hashable, commands: Sequence[Command], *, behind: bool = False) -> None:
+        """Write state. What is unsent of the same session and ``what`` is replaced, in its place.
+
+        Args:
+            session_id: whose it is; nothing happens where that is not open.
+            what: what it writes.
+            commands: the commands.
+            behind: it goes behind everything that was handed in before instead.
+        """
+        lane = self._lanes.get(session_id)
+        if lane is None:
+            return
+        if behind:
+            lane.waiting.pop(what, None)
+        lane.waiting[what] = _Write(commands, _size(commands))
+        self._wake()
+
+    def check_room(self, size: int) -> None:
+        """Refuse a record of so many bytes where too much waits for a Redis that is away.
+
+        Raises:
+            Unavailable: it does.
+        """
+        if self._held + size > self._limit:
+            raise Unavailable(
+                "the store (Redis) does not answer and what waits for it has reached its bound; try again shortly",
+                code="store_unavailable",
+                retry_after=2,
+            )
+
+    async def write(
+        self,
+        session_id: str,
+        commands: Sequence[Command],
+        applied: Callable[[int], None] = lambda _: None,
+        *,
+        timeout: float | None = _WRITE_SECONDS,
+    ) -> None:
+        """Write records, and wait until they are. Without commands: until everything handed in before is.
+
+        Args:
+            session_id: whose they are.
+            commands: the commands.
+            applied: called once they are written, even if nobody waits any more, before anything that was handed in
+                later; with the number of the newest record.
+            timeout: seconds to wait at most.
+
+        Raises:
+            Unavailable: they were not written in time, or the session is not this server's. Where it cannot be told
+                whether they will be, the message says so.
+        """
+        lane = self._lanes.get(session_id)
+        if lane is None:
+            raise self.moved(session_id)
+        write = _Write(commands, _size(commands), applied, asyncio.get_running_loop().create_future())
+        lane.waiting[write] = write
+        self._held += write.size
+        self._wake()
+        assert write.written is not None  # noqa: S101
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(write.written)
+        except TimeoutError:
+            sure = lane.waiting.pop(write, None) is not None
+            if sure:
+                self._settle(write, None)
+            else:
+                lane.unsure.add(write.written)
+                write.written.add_done_callback(lane.unsure.discard)
+            raise Unavailable(
+                "the store (Redis) does not answer, so this was not stored; try again shortly"
+                if sure
+                else "the store (Redis) does not answer; this may have been stored or not: look before you repeat it",
+                code="store_unavailable" if sure else UNSURE,
+                retry_after=2,
+            ) from None
+
+    async def sure(self, session_id: str, *, timeout: float = _WRITE_SECONDS) -> None:
+        """Wait until of each write that somebody gave up waiting for it is known whether it is written.
+
+        Raises:
+            Unavailable: it is not known within ``timeout`` seconds.
+        """
+        lane = self._lanes.get(session_id)
+        for written in () if lane is None else tuple(lane.unsure):
+            done, _ = await asyncio.wait([written], timeout=timeout)
+            if not done:
+                raise Unavailable(
+                    "the store (Redis) does not answer, and what was sent to it last may be stored or not; try again",
+                    code="store_unavailable",
+                    retry_after=2,
+                )
+
+    @staticmethod
+    def moved(session_id: str) -> Unavailable:
+        """The refusal for a session that is not this server's any more."""
+        return Unavailable(
+            f"session '{session_id}' is no longer this server's; try again", code="session_moved", retry_after=1
+        )
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds until everything is written; whether it was."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # Sending
+
+    def _wake(self) -> None:
+        self._empty.clear()
+        self._ready.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._ready.wait()
+            self._ready.clear()
+            sending = {session_id: lane for session_id, lane in self._lanes.items() if lane.load()}
+            try:
+                results = await self._send(sending)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._fail(error)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            failure = None
+            for (session_id, lane), result in zip(sending.items(), results, strict=True):
+                if self._lanes.get(session_id) is not lane:
+                    continue
+                if isinstance(result, Exception):
+                    failure = result
+                elif result == b"OK":
+                    self._confirm(lane)
+                else:
+                    log.warning("session %s is another server's by now", session_id)
+                    self.close(session_id)
+                    self._lost(session_id)
+            if failure is not None:
+                self._fail(failure)
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if self.failing:
+                log.info("Redis is back, what waited for it is written")
+            self.failing = False
+            if any(lane.waiting for lane in self._lanes.values()):
+                self._ready.set()
+            self._tell_if_empty()
+
+    async def _send(self, lanes: dict[str, _Lane]) -> list[Any]:
+        """One script call per session: their results, or what they failed with."""
+        if not lanes:
+            return []
+        async with in_time():
+            results = await self._call(lanes)
+            if any(isinstance(result, NoScriptError) for result in results):
+                await self._redis.script_load(_SCRIPT)
+                # Those that were applied are not applied again.
+                results = await self._call(lanes)
+        return results
+
+    async def _call(self, lanes: dict[str, _Lane]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for session_id, lane in lanes.items():
+                pipe.evalsha(self._script.sha, 1, keys.guard(session_id), *lane.arguments)
+            results: list[Any] = await pipe.execute(raise_on_error=False)
+        return results
+
+    def _confirm(self, lane: _Lane) -> None:
+        written, lane.sending, lane.arguments = lane.sending, [], []
+        for write in written:
+            if write.applied is not None:
+                try:
+                    write.applied(write.number)
+                except Exception as error:
+                    log.exception("a write that is stored could not be applied")
+                    self._settle(write, error)
+                    continue
+            self._settle(write, None)
+
+    def _settle(self, write: _Write, error: Exception | None) -> None:
+        if write.written is None:
+            return
+        self._held -= write.size
+        if write.written.done():
+            return
+        if error is None:
+            write.written.set_result(None)
+        else:
+            write.written.set_exception(error)
+            # Whoever waited may have left.
+            write.written.exception()
+
+    def _fail(self, error: Exception) -> None:
+        if not self.failing:
+            log.error("Redis is away, nothing is stored until it is back: %s", error)
+        self.failing = True
+        self._ready.set()
+
+    def _tell_if_empty(self) -> None:
+        if not any(lane.waiting or lane.sending for lane in self._lanes.values()):
+            self._empty.set()
+
+
+def _size(commands: Sequence[Command]) -> int:
+    return sum(len(part) if isinstance(part, str | bytes) else 8 for command in commands for part in command)
