@@ -50,9 +50,3 @@ class Tally:
 class _Count(Statistics[object]):
     def report(self) -> dict[str, Any]:
         return {"count": self.count}
-
-    def state(self):
-        return None
-
-    def restore(self, state, present):
-        self.add(present)

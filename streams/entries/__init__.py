@@ -16,11 +16,3 @@ from streams.entries.vitals import VITALS
 BUILTIN: Mapping[str, EntryType] = MappingProxyType({kind.name: kind for kind in (OHLCV, IOT, SPATIAL, EVENT, VITALS)})
 
 __all__ = ["BUILTIN", "BuiltIn", "EntryType", "Record", "Statistics", "defined"]
-
-
-def pack_type(t):
-    return None if t is None else t.name
-
-
-def unpack_type(v):
-    return None if v is None else BUILTIN[v]

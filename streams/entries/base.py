@@ -168,12 +168,6 @@ class BuiltIn(EntryType, Generic[E]):
             raise InvalidInput(f"`{path}` is no field of {self.name}; there are {fields}", param=path)
         raise InvalidInput(f"{path}: {detail['msg'].removeprefix('Value error, ')}", param=path)
 
-    def pack(self, record):
-        return record.model_dump()
-
-    def unpack(self, value):
-        return self._entry.model_validate(value)
-
     def line(self, record: E) -> str:
         fields = record.fields()
         return fields if record.timestamp is None else f"@{record.timestamp} {fields}"
