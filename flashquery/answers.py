@@ -9,8 +9,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
 from flashquery import keys
-from flashquery.store import in_time
 from streams.engine.base import FinishReason
+from streams.store import in_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from redis.asyncio.client import Pipeline
 
 from flashquery import keys
 from flashquery.answers import Answer
-from flashquery.store import in_time
+from streams.store import in_time
 
 UNSENT = 64
 """How many answers of a query wait for a Redis that is away; of a longer outage the newest are kept."""

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
-from flashquery.store import in_time
+from streams.store import in_time
 
 log = logging.getLogger(__name__)
 

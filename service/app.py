@@ -15,7 +15,6 @@ import orjson
 from aiohttp import web
 from redis.asyncio import Redis
 
-from flashquery.store import connect
 from service.api.chat import routes as chat
 from service.api.events import routes as events
 from service.api.flash import routes as flash
@@ -40,6 +39,7 @@ from streams.engine.supervisor import Supervisor
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.errors import AskaheadError
 from streams.models import DEFAULT_MODEL, resolve
+from streams.store import connect
 
 log = logging.getLogger(__name__)
 

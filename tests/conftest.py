@@ -12,10 +12,10 @@ import pytest_asyncio
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
-from flashquery.store import connect
 from service.valkey import embedded_valkey
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.models import resolve
+from streams.store import connect
 
 # How fast an example runs says more about what else the machine does.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,9 +11,9 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from flashquery.store import connect
 from service.keys import METRICS
 from service.valkey import embedded_valkey
+from streams.store import connect
 from tests import apps
 from tests.apps import answered, call, core, ok, server_side, settled, until
 from tests.engine.fast import FastEngine

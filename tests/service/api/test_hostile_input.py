@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from flashquery.store import connect
 from service.api.legacy import routes as legacy
 from service.api.legacy.kind import LABELS
 from service.app import OPERATIONS
 from streams.entries import BUILTIN
+from streams.store import connect
 from tests import apps
 
 SESSION = "hostile"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from flashquery.events import Event, SubscriptionEnded
-from flashquery.store import connect
 from service.delivery.feed import Feed, labelled
 from service.valkey import embedded_valkey
+from streams.store import connect
 from tests import apps
 from tests.apps import answered, call, core, ok, settled, until
 from tests.service.delivery.frames import UPGRADE

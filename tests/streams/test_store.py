@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from flashquery.store import in_time
+from streams.store import in_time
 
 
 @pytest.mark.parametrize("steps", range(12))
