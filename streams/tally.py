@@ -21,7 +21,7 @@ class Tally:
     """
 
     def __init__(self, type: EntryType | None, windowed: bool) -> None:
-        self._typed = type is not None
+        self._type = type
         make = _Count if type is None else type.statistics
         self._stream: Statistics[Any] = make(False)
         self._window: Statistics[Any] = make(True) if windowed else self._stream
@@ -43,8 +43,31 @@ class Tally:
         """The statistics as JSON values."""
         return (self._window if over == "window" else self._stream).report()
 
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` takes, of msgpack's types."""
+        return self._stream.state(_nothing if self._type is None else self._type.pack)
+
+    def restore(self, state: object, window: Iterable[Entry]) -> None:
+        """Become what had this state, from a tally without entries.
+
+        Args:
+            state: of a tally of the same type.
+            window: the entries that count in the statistics of what the window shows, oldest first.
+
+        Raises:
+            ValueError: it is no state of such a tally, which is of no use any more.
+        """
+        self._stream.restore(state, _nothing if self._type is None else self._type.unpack)
+        if self._window is not self._stream:
+            for entry in self._counted(window):
+                self._window.add(entry.record)
+
     def _counted(self, entries: Iterable[Entry]) -> Iterable[Entry]:
-        return (entry for entry in entries if not self._typed or entry.record is not None)
+        return (entry for entry in entries if self._type is None or entry.record is not None)
+
+
+def _nothing(_: object) -> None:
+    """Raw text has no records."""
 
 
 class _Count(Statistics[object]):

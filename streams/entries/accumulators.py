@@ -1,6 +1,8 @@
 """Running figures over a queue of values: the newest is added, the oldest dropped. Exact, O(1) amortised.
 
 All have ``add(value)`` and ``drop(value)``; what is dropped is the oldest value that was added and not dropped yet.
+Those without a window have ``state()`` as well, of msgpack's types, and ``restore(state)`` of one that is empty; it
+raises ValueError of what is no such state.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import sys
 from collections import deque
 from fractions import Fraction
 from operator import gt, lt
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T", bound=float)
 
@@ -38,14 +40,26 @@ def nearest(numerator: int | Fraction, denominator: int = 1) -> float:
         return _LARGEST if numerator > 0 else -_LARGEST
 
 
-class ExactSum:
+class _Sum:
+    """An integer of any size, which msgpack has only as bytes."""
+
+    def __init__(self) -> None:
+        self._total = 0
+
+    def state(self) -> bytes:
+        return self._total.to_bytes(self._total.bit_length() // 8 + 1, "big", signed=True)
+
+    def restore(self, state: object) -> None:
+        if not isinstance(state, bytes):
+            raise ValueError("a sum is kept as bytes")
+        self._total = int.from_bytes(state, "big", signed=True)
+
+
+class ExactSum(_Sum):
     """A sum of floats without rounding, so that what was dropped leaves no trace.
 
     It is kept as an integer of at most 2,098 bits plus one for every doubling of the count.
     """
-
-    def __init__(self) -> None:
-        self._total = 0
 
     def add(self, value: float) -> None:
         self._total += _scaled(value)
@@ -73,11 +87,8 @@ def _scaled(value: float) -> int:
     return numerator << (_SCALE - denominator.bit_length() + 1)
 
 
-class Total:
+class Total(_Sum):
     """A sum of integers, or how often a condition held."""
-
-    def __init__(self) -> None:
-        self._total = 0
 
     def add(self, value: int) -> None:
         self._total += value
@@ -114,6 +125,19 @@ class _Extreme(Generic[T]):
         if self._candidates[0][1] == self._dropped:
             self._candidates.popleft()
         self._dropped += 1
+
+    def state(self) -> list[Any]:
+        return [self._added, *self._candidates]
+
+    def restore(self, state: object) -> None:
+        match state:
+            case [0]:
+                pass
+            case [int(added), [int() | float() as extreme, int(position)]] if 0 <= position < added:
+                self._added = added
+                self._candidates.append((cast(T, extreme), position))
+            case _:
+                raise ValueError("an extreme is kept as how many values there were, and which was it where")
 
     @property
     def value(self) -> T | None:
@@ -165,6 +189,16 @@ class Names:
         self._counts[value] -= 1
         if not self._counts[value]:
             del self._counts[value]
+
+    def state(self) -> dict[str, int]:
+        return dict(self._counts)
+
+    def restore(self, state: object) -> None:
+        if not isinstance(state, dict) or not all(
+            isinstance(name, str) and isinstance(count, int) and count > 0 for name, count in state.items()
+        ):
+            raise ValueError("names are kept as a map to how often each occurred")
+        self._counts = state
 
     @property
     def distinct(self) -> int:

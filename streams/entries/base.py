@@ -53,6 +53,10 @@ class Accumulator(Protocol[V]):
 
     def drop(self, value: V) -> None: ...
 
+    def state(self) -> Any: ...
+
+    def restore(self, state: object) -> None: ...
+
 
 A = TypeVar("A", bound=Accumulator[Any])
 
@@ -112,6 +116,34 @@ class Statistics(ABC, Generic[R]):
             for accumulator, between in self._of_pairs:
                 accumulator.drop(between(record, self.first))
 
+    def state(self, pack: Callable[[R], Any]) -> dict[str, Any]:
+        """What :meth:`restore` takes, of msgpack's types; ``pack`` is the entry type's. Not if windowed.
+
+        Windowed statistics come from the entries in the window.
+        """
+        if self._records is not None:
+            raise ValueError("windowed statistics are made of their entries again")
+        return {
+            "count": self.count,
+            "ends": [None if record is None else pack(record) for record in (self.first, self.last)],
+            "figures": [accumulator.state() for accumulator, _ in (*self._of_each, *self._of_pairs)],
+        }
+
+    def restore(self, state: object, unpack: Callable[[object], R]) -> None:
+        """Become what had this state, from empty statistics of the same type; ``unpack`` is the entry type's.
+
+        Raises:
+            ValueError: it is no state of such statistics; they are of no use any more.
+        """
+        match state:
+            case {"count": int(count), "ends": [first, last], "figures": [*figures]} if count >= 0:
+                self.count = count
+                self.first, self.last = (None if packed is None else unpack(packed) for packed in (first, last))
+                for (accumulator, _), figure in zip((*self._of_each, *self._of_pairs), figures, strict=True):
+                    accumulator.restore(figure)
+            case _:
+                raise ValueError("statistics are kept as count, ends and figures")
+
     @abstractmethod
     def report(self) -> dict[str, Any]:
         """The figures, of JSON's types; every field is there, 0 or empty where ``count`` is 0."""
@@ -146,6 +178,23 @@ class EntryType(ABC):
     def statistics(self, windowed: bool) -> Statistics[Any]:
         """Empty statistics of entries of this type."""
 
+    @property
+    @abstractmethod
+    def definition(self) -> str | dict[str, Any]:
+        """What :func:`streams.entries.unpack_type` makes the type of, of msgpack's types."""
+
+    @abstractmethod
+    def pack(self, record: Record) -> dict[str, Any]:
+        """An entry in msgpack's types."""
+
+    @abstractmethod
+    def unpack(self, packed: object) -> Record:
+        """The entry that was packed.
+
+        Raises:
+            ValueError: it is none of this type.
+        """
+
 
 class BuiltIn(EntryType, Generic[E]):
     """A type whose entries are a pydantic model."""
@@ -174,3 +223,13 @@ class BuiltIn(EntryType, Generic[E]):
 
     def statistics(self, windowed: bool) -> Statistics[E]:
         return self._statistics(windowed)
+
+    @property
+    def definition(self) -> str:
+        return self.name
+
+    def pack(self, record: E) -> dict[str, Any]:
+        return record.model_dump(exclude_none=True)
+
+    def unpack(self, packed: object) -> E:
+        return self._entry.model_validate(packed)

@@ -39,6 +39,19 @@ class _Defined(EntryType):
         self._schema = schema
         self._template = template
 
+    @property
+    def definition(self) -> dict[str, Any]:
+        return {"name": self.name, "schema": self._schema.value, "template": self._template.text}
+
+    def pack(self, record: dict[str, Any]) -> dict[str, Any]:
+        return record
+
+    def unpack(self, packed: object) -> dict[str, Any]:
+        # Any object would do for the line and the statistics; what the schema says was checked when it came in.
+        if not isinstance(packed, dict):
+            raise ValueError(f"an entry of {self.name} is kept as an object")
+        return packed
+
     def parse(self, value: object, param: str) -> dict[str, Any]:
         return self._schema.parse(value, param)
 
@@ -85,6 +98,19 @@ class _Numbers:
         self.count -= 1
         for figure in (self._lowest, self._highest, self._sum):
             figure.drop(value)
+
+    def state(self) -> list[Any]:
+        return [self.count, self._last, *(figure.state() for figure in (self._lowest, self._highest, self._sum))]
+
+    def restore(self, state: object) -> None:
+        match state:
+            case [int(count), int() | float() as last, lowest, highest, total] if count >= 0:
+                self.count, self._last = count, last
+                self._lowest.restore(lowest)
+                self._highest.restore(highest)
+                self._sum.restore(total)
+            case _:
+                raise ValueError("numbers are kept as their count, the last, and three figures")
 
     def report(self) -> dict[str, Any]:
         return {

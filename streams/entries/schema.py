@@ -19,6 +19,8 @@ MAX_PROPERTIES = 64
 # Subschemas once references are followed, and how deeply they are nested.
 MAX_PARTS = 256
 MAX_DEPTH = 8
+# Nested arrays and objects of a schema, and of an entry; msgpack keeps a few hundred.
+MAX_LEVELS = 64
 
 _REMARKS = frozenset(("$schema", "$comment", "title", "description", "default", "examples", "deprecated"))
 _OF_ENTRY = _REMARKS | {"type", "properties", "required", "additionalProperties", "$defs"}
@@ -70,6 +72,12 @@ class EntrySchema:
             )
         self.names = tuple(properties)
         self._validator = Draft202012Validator(copy)
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The schema itself, with its references followed."""
+        schema: dict[str, Any] = self._validator.schema
+        return schema
 
     def parse(self, value: object, param: str) -> dict[str, Any]:
         """A validated copy of an entry.
@@ -171,11 +179,25 @@ def _json_object(value: object, limit: int, param: str) -> dict[str, Any]:
         if len(text) > limit:
             raise InvalidInput(f"{param}: has more than {limit} characters as JSON; make it smaller", param=param)
         copy: dict[str, Any] = json.loads(text, parse_int=_int64)
+        _require_packable(copy)
     except (ValueError, TypeError, RecursionError):
         raise InvalidInput(
-            f"{param}: must be of JSON's types, with finite numbers, integers of 64 bits, and few levels", param=param
+            f"{param}: must be of JSON's types, with finite numbers, integers of 64 bits, valid Unicode, and at most "
+            f"{MAX_LEVELS} levels",
+            param=param,
         ) from None
     return copy
+
+
+def _require_packable(value: Any, levels: int = MAX_LEVELS) -> None:
+    """Refuse what msgpack cannot keep, although JSON can: half of a surrogate pair, and deep nesting."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict | list):
+        if not levels:
+            raise ValueError("nested too deeply")
+        for inner in (*value, *value.values()) if isinstance(value, dict) else value:
+            _require_packable(inner, levels - 1)
 
 
 def _int64(digits: str) -> int:

@@ -60,6 +60,7 @@ class LineTemplate:
             raise InvalidInput(
                 f"{param}: {exc}; a field is written {{name}} or {{name:.1f}}, and a brace {{{{ or }}}}", param=param
             ) from None
+        self.text = template
         self._fields: list[_Field] = []
         before = ""
         for literal, name, spec, conversion in parts:
