@@ -114,8 +114,8 @@ class _Length:
     """Bytes of a session's log since its snapshot, and how many it may grow to."""
 
     codec: Codec
-    size: int = 0
-    limit: int = _SMALL
+    size: int
+    limit: int
 
 
 class RedisLog:
@@ -150,7 +150,7 @@ class RedisLog:
             size: of the records since the snapshot, in bytes.
         """
         self.fences[session_id] = fence
-        self._lengths[session_id] = _Length(Codec(type), size)
+        self._lengths[session_id] = _Length(Codec(type), size, _SMALL)
         self._journal.open(session_id, fence, number)
 
     def forget(self, session_id: str) -> None:

@@ -376,6 +376,7 @@ async def test_a_query_that_does_not_exist_has_no_history(client: apps.Client) -
 
 
 async def test_the_history_s_length_is_a_setting(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, flash_history=0) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         await ok(client, "POST", FLASH, {"query": "Trend?"})

@@ -96,6 +96,7 @@ async def test_parameters_reach_the_engine(
     redis: Redis, tmp_path: Path, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     engine = RecordingEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         await ok(client, "POST", GENERATE, {"prompt": "What?", **given})
@@ -104,6 +105,7 @@ async def test_parameters_reach_the_engine(
 
 
 async def test_an_answer_without_a_bound_ends_where_the_context_does(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, FastEngine(context=512, kv_capacity=4096)) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         answer = await ok(client, "POST", GENERATE, {"prompt": "Go on.", "ignore_eos": True})
@@ -184,6 +186,7 @@ async def test_a_stream_is_text_frames_a_done_frame_and_the_end(client: apps.Cli
 
 async def test_the_bytes_of_a_stream(redis: Redis, tmp_path: Path) -> None:
     engine = SteppedEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         asking = asyncio.create_task(

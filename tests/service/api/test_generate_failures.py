@@ -32,6 +32,7 @@ async def push(client: apps.Client, data: str = "x") -> None:
 
 async def test_an_engine_that_dies_in_mid_stream_is_told_in_a_frame(redis: Redis, tmp_path: Path) -> None:
     engine = SteppedEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         asking = asyncio.create_task(client.post(GENERATE, json={"prompt": "What?", "stream": True}))
@@ -83,6 +84,7 @@ async def test_a_client_that_leaves_before_the_first_token_cancels(
 
 async def test_a_client_that_leaves_in_mid_stream_cancels(redis: Redis, tmp_path: Path) -> None:
     engine = SteppedEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         asking = asyncio.create_task(client.post(GENERATE, json={"prompt": "What?", "stream": True}))
@@ -100,6 +102,7 @@ async def test_a_client_that_leaves_in_mid_stream_cancels(redis: Redis, tmp_path
 
 async def test_a_client_that_never_reads_loses_its_place(redis: Redis, tmp_path: Path) -> None:
     engine = FastEngine(context=32_768)
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, ws_read_timeout_seconds=0.1) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         engine.generate_gate.clear()
@@ -147,6 +150,7 @@ async def test_without_redis_questions_are_computed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("limit", "elsewhere"), [("max_questions_per_session", 200), ("max_questions", 429)])
 async def test_questions_past_the_limit_are_429(redis: Redis, tmp_path: Path, limit: str, elsewhere: int) -> None:
     engine = FastEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, **{limit: 1}) as client:
         for session_id in ("s", "t"):
             await ok(client, "POST", "/v1/sessions", {"id": session_id})

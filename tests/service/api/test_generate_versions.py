@@ -50,6 +50,7 @@ async def test_after_more_than_was_pushed_is_400(client: apps.Client) -> None:
 
 async def test_after_is_bounded(redis: Redis, tmp_path: Path) -> None:
     engine = FastEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, wait_seconds_max=0.01) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         engine.ingest_gate.clear()
@@ -72,6 +73,7 @@ async def test_after_ends_when_the_session_is_deleted(client: apps.Client, engin
 
 async def test_questions_answer_over_the_version_they_started_with(redis: Redis, tmp_path: Path) -> None:
     engine = SteppedEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         await push(client, "a")

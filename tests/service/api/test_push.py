@@ -87,6 +87,7 @@ async def test_everything_queued_becomes_one_version(client: apps.Client, engine
 
 async def test_a_full_queue_drops_the_oldest_that_wait(redis: Redis, tmp_path: Path) -> None:
     engine = FastEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, queue_entries=3) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         engine.ingest_gate.clear()
@@ -116,6 +117,7 @@ async def test_a_full_queue_drops_the_oldest_that_wait(redis: Redis, tmp_path: P
 
 async def test_the_queue_is_bounded_in_bytes_too(redis: Redis, tmp_path: Path) -> None:
     engine = FastEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, queue_bytes=1024) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         engine.ingest_gate.clear()
@@ -126,6 +128,7 @@ async def test_the_queue_is_bounded_in_bytes_too(redis: Redis, tmp_path: Path) -
 
 
 async def test_one_entry_too_large_refuses_the_whole_push(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, entry_bytes=10) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         status, reply = await call(client, "POST", PUSH, {"data": ["fine", "x" * 11]})
@@ -145,6 +148,7 @@ async def test_a_stream_longer_than_the_context_is_refused_before_it_is_queued(c
 
 async def test_a_full_cache_refuses_pushes_until_a_session_is_deleted(redis: Redis, tmp_path: Path) -> None:
     engine = FastEngine(context=1024, kv_capacity=2048)
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         for session_id in ("s", "t"):
             await ok(client, "POST", "/v1/sessions", {"id": session_id})

@@ -19,6 +19,7 @@ from streams.engine.supervisor import Supervisor
 from streams.errors import EngineUnavailable, ModelError
 from tests.apps import until
 from tests.engine.fast import FastEngine
+from tests.flashquery.kit import ME
 from tests.service.edge import edge_app, serving
 
 DOCUMENT = build(OPERATIONS, version="1.2.3")
@@ -86,7 +87,7 @@ async def _app(redis: Redis, state: str) -> web.Application:
     app = edge_app([], api_key="secret")
     app[keys.SUPERVISOR] = supervisor = await _supervisor(state)
     app[keys.REDIS] = redis
-    app[CORE] = core = Core(app[keys.SETTINGS], supervisor, redis, app[keys.METRICS])
+    app[CORE] = core = Core(app[keys.SETTINGS], supervisor, redis, ME, app[keys.METRICS])
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         async with core:

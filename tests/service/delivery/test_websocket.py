@@ -234,6 +234,7 @@ async def test_what_is_no_upgrade_is_400(client: apps.Client, headers: dict[str,
 
 
 async def test_the_key_is_asked_for_first(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, api_key="secret") as client:
         for path in (WS, "/v1/sessions/nowhere/ws"):
             status, error = await refused(client, path)
@@ -246,6 +247,7 @@ async def test_the_key_is_asked_for_first(redis: Redis, tmp_path: Path) -> None:
 
 
 async def test_pages_of_other_origins_are_refused_unless_allowed(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, cors_origins="https://app.example.com") as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         status, error = await refused(client, headers={"Origin": "https://evil.example.com"})
