@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import msgpack
@@ -83,5 +84,11 @@ async def read(redis: Redis, session_id: str) -> tuple[list[FlashQuery], int]:
     """
     async with in_time():
         found = cast(dict[bytes, bytes], await redis.hgetall(keys.queries(session_id)))
-    last = int(found.pop(_LAST.encode(), 0))
-    return [unpack(query_id, found[b"%d" % query_id]) for query_id in sorted(map(int, found))], last
+    return unpack_all(found)
+
+
+def unpack_all(found: Mapping[bytes, bytes]) -> tuple[list[FlashQuery], int]:
+    """The same, of what Redis has."""
+    last = int(found.get(_LAST.encode(), 0))
+    ids = sorted(int(field) for field in found if field != _LAST.encode())
+    return [unpack(query_id, found[b"%d" % query_id]) for query_id in ids], last

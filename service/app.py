@@ -33,6 +33,7 @@ from service.errors import error_middleware, stamp_response
 from service.keys import BODIES, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.metrics import Metrics, http_metrics
 from service.openapi import add_routes, build
+from service.peers import ANYWHERE, PEERS, Peers, forward_middleware
 from service.replica import identity
 from service.settings import Settings
 from service.valkey import embedded_valkey
@@ -84,7 +85,7 @@ def create_app(
     """
     metrics = Metrics(lambda: _gauges(app))
     app = web.Application(
-        middlewares=[http_metrics(metrics), error_middleware, cors_middleware, auth_middleware],
+        middlewares=[http_metrics(metrics), error_middleware, cors_middleware, auth_middleware, forward_middleware],
         # Bodies are read and bounded in service.bodies.
         client_max_size=settings.max_body_bytes,
     )
@@ -96,6 +97,7 @@ def create_app(
     )
     app[OPENAPI] = orjson.dumps(build(OPERATIONS, version=importlib.metadata.version("askahead")))
     add_routes(app, OPERATIONS)
+    app[ANYWHERE] = frozenset(operation.handler for operation in OPERATIONS if operation.anywhere)
     app.on_response_prepare.append(stamp_response)
     app.on_response_prepare.append(add_cors_headers)
     app.on_shutdown.append(_drain)
@@ -128,6 +130,7 @@ async def _parts(
         supervisor.start()
         me = Replica(stack.enter_context(identity(settings.data_dir)), url)
         app[CORE] = await stack.enter_async_context(Core(settings, supervisor, redis, me, app[METRICS], failed))
+        app[PEERS] = await stack.enter_async_context(Peers(app[CORE]))
         yield
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import msgpack
 from aiohttp import web
@@ -18,15 +18,16 @@ from service.api.sessions.protocol import SessionObject
 from service.metrics import Metrics
 from service.notify import Webhooks
 from service.settings import Settings
+from service.views import Own, View, other
 from streams.engine.supervisor import Supervisor
-from streams.errors import AskaheadError, EngineUnavailable
+from streams.errors import AskaheadError, EngineUnavailable, NotFound
 from streams.journal import Journal
 from streams.leases import Leases, Replica
 from streams.log import RedisLog
 from streams.manager import Limits, Manager
 from streams.ownership import LEASE, Ownership
 from streams.pacer import SlicePolicy
-from streams.session import Session
+from streams.session import Session, gone
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Core:
 
     Attributes:
         webhooks: who is told of changed answers.
+        leases: of all sessions.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Core:
         self._settings = settings
         self._supervisor = supervisor
         self._redis = redis
-        self._me = me
+        self.leases = Leases(redis, me, LEASE * settings.takeover_seconds)
         self._metrics = metrics
         self._failed = failed
         self.webhooks = Webhooks(metrics.counters, private=settings.notify_private, limit=settings.max_webhooks)
@@ -96,6 +98,25 @@ class Core:
             raise EngineUnavailable("the model is loading; GET /health turns 200 when it is ready", retry_after=5)
         return self._parts
 
+    def has(self, session_id: str) -> bool:
+        """Whether this server has the session."""
+        return self._parts is not None and self._parts[0].knows(session_id)
+
+    async def view(self, session_id: str) -> View:
+        """A session, whoever owns it.
+
+        Raises:
+            NotFound: there is none.
+            RedisError: it is not this server's, and Redis does not answer.
+        """
+        if self._parts is not None:
+            manager, flash = self._parts
+            with suppress(NotFound):
+                return Own(manager.get(session_id), flash)
+            if manager.knows(session_id):
+                raise gone(session_id)
+        return await other(self._redis, session_id)
+
     def close_subscriptions(self) -> None:
         """End event streams and sockets, so that a server that goes down does not wait for them."""
         if self._parts is not None:
@@ -120,10 +141,9 @@ class Core:
                     tokens_max=settings.slice_tokens_max,
                 ),
             )
-            leases = Leases(self._redis, self._me, LEASE * settings.takeover_seconds)
             journal = Journal(self._redis, settings.store_buffer_bytes, lambda session_id: ownership.lost(session_id))
             await self._stack.enter_async_context(journal)
-            log = RedisLog(journal, leases)
+            log = RedisLog(journal, self.leases)
             manager = await self._stack.enter_async_context(Manager(engine, limits, log))
             await self._stack.enter_async_context(self.webhooks)
             flash = FlashQueries(
@@ -138,10 +158,10 @@ class Core:
                 evaluated=self._evaluated,
             )
             await self._stack.enter_async_context(flash)
-            manager.listen(_Measure(self._metrics))
             # Sessions are described as they come back.
             self._parts = (manager, flash)
-            ownership = Ownership(self._redis, log, manager, leases, settings.takeover_seconds, self._describe)
+            ownership = Ownership(self._redis, log, manager, self.leases, settings.takeover_seconds, self._describe)
+            manager.listen(_Measure(self._metrics, ownership.announce))
             await self._stack.enter_async_context(ownership)
         except AskaheadError as error:
             logger.error("the server cannot start: %s", error.message)
@@ -171,13 +191,19 @@ class Core:
 
 
 class _Measure:
-    """Listens to the streams for the metrics."""
+    """Listens to the streams for the metrics, and for other servers.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        metrics: told what happens.
+        announce: called when there is a new session.
+    """
+
+    def __init__(self, metrics: Metrics, announce: Callable[[], None]) -> None:
         self._metrics = metrics
+        self._announce = announce
 
     def created(self, session: Session) -> None:
-        """Nothing to measure."""
+        self._announce()
 
     async def adopted(self, session: Session) -> None:
         """Nothing to measure."""

@@ -78,6 +78,7 @@ class Operation:
             such as ``text/event-stream``.
         streams: the answer has no end of its own, so ``HEAD`` is not offered.
         needs_key: False where no key is ever asked for.
+        anywhere: any server answers for any session; otherwise a request is passed on to the session's owner.
     """
 
     method: str
@@ -94,6 +95,7 @@ class Operation:
     content_types: tuple[str, ...] = ()
     streams: bool = False
     needs_key: bool = True
+    anywhere: bool = False
 
     @property
     def template(self) -> str:

@@ -40,7 +40,7 @@ _RENEW = """
 if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[4] then return 0 end
 redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
 redis.call('HSET', KEYS[3], unpack(ARGV, 5))
-return 1
+return redis.call('HGET', KEYS[3], 'watched') or '0'
 """
 
 
@@ -121,7 +121,9 @@ class Leases:
             return Replica.parse(found)
         return cast(int, found) or None
 
-    async def renew(self, fences: Mapping[str, int], meta: Mapping[str, Mapping[str, bytes]]) -> list[str]:
+    async def renew(
+        self, fences: Mapping[str, int], meta: Mapping[str, Mapping[str, bytes]]
+    ) -> dict[str, float | None]:
         """Go on owning sessions.
 
         Args:
@@ -129,7 +131,8 @@ class Leases:
             meta: figures of each, for whoever does not own it.
 
         Returns:
-            Those that are another server's by now.
+            Of each, when somebody last watched it at another server, Unix seconds; None where it is another server's by
+            now.
 
         Raises:
             RedisError: Redis does not answer.
@@ -139,7 +142,10 @@ class Leases:
                 arguments = (fence, *_pairs(meta[session_id]))
                 pipe.eval(_RENEW, 3, *self._keys(session_id), *self._owner(), *arguments)
             kept = await pipe.execute()
-        return [session_id for session_id, still in zip(fences, kept, strict=True) if not still]
+        return {
+            session_id: float(watched) if isinstance(watched, bytes) else None
+            for session_id, watched in zip(fences, kept, strict=True)
+        }
 
     async def release(self, session_id: str, fence: int) -> None:
         """Own a session no more, so that another server can have it at once. Raises RedisError."""
@@ -155,6 +161,11 @@ class Leases:
                 pipe.get(keys.owner(session_id))
             found = await pipe.execute()
         return [None if value is None else Replica.parse(value) for value in found]
+
+    async def exists(self, session_id: str) -> bool:
+        """Whether there is such a session, whoever owns it. Raises RedisError."""
+        async with in_time():
+            return bool(await self._redis.exists(keys.meta(session_id)))
 
     async def all(self) -> set[str]:
         """The ids of all sessions, whoever owns them. Raises RedisError."""

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -57,13 +58,14 @@ class Ownership:
         self._describe = describe
         # Not for this server: damaged, or another model's.
         self._left: set[str] = set()
+        self._new = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Ownership:
         await self._adopt()
         self._tasks = [
-            asyncio.create_task(self._repeat(self._renew, _RENEWAL), name="renew-leases"),
-            asyncio.create_task(self._repeat(self._adopt, _SEARCH), name="adopt-sessions"),
+            asyncio.create_task(self._repeat(self._renew, _RENEWAL, self._new), name="renew-leases"),
+            asyncio.create_task(self._repeat(self._adopt, _SEARCH, asyncio.Event()), name="adopt-sessions"),
         ]
         return self
 
@@ -72,9 +74,16 @@ class Ownership:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _repeat(self, work: Callable[[], Awaitable[None]], share: float) -> None:
+    def announce(self) -> None:
+        """There is a new session: other servers should know of it soon."""
+        self._new.set()
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], share: float, now: asyncio.Event) -> None:
         while True:
-            await asyncio.sleep(share * self._seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(share * self._seconds):
+                    await now.wait()
+            now.clear()
             try:
                 await work()
             except (RedisError, OSError, TimeoutError) as error:
@@ -93,9 +102,14 @@ class Ownership:
             session.id: {"last_used": b"%f" % session.last_used, "seen": now, "view": self._describe(session)}
             for session in sessions
         }
-        for session_id in await self._leases.renew(fences, meta):
-            logger.warning("session %s is another server's by now", session_id)
-            self.lost(session_id)
+        kept = await self._leases.renew(fences, meta)
+        for session in sessions:
+            watched = kept[session.id]
+            if watched is None:
+                logger.warning("session %s is another server's by now", session.id)
+                self.lost(session.id)
+            else:
+                session.last_used = max(session.last_used, watched)
 
     def lost(self, session_id: str) -> None:
         """A session is another server's by now."""

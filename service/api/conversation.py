@@ -9,8 +9,7 @@ from typing import Annotated, Any, NoReturn
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from service.api.fields import NAME
-from service.api.requests import SESSION_HEADER
+from service.api.fields import NAME, SESSION_HEADER
 from streams.engine.base import Dialect
 from streams.errors import InvalidInput
 from streams.messages import Shape, Tool

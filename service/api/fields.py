@@ -12,6 +12,9 @@ from streams.engine.base import Sampling
 INT64 = 2**63
 FLASH_MAX = 1024
 """Queries to register with a session: no setting allows more."""
+SESSION_HEADER = "x-layerscale-session-id"
+"""Names the session that a chat request is a turn of."""
+
 SESSION_ID = r"^[A-Za-z0-9_-]{1,128}$"
 NAME = r"^[A-Za-z0-9_-]{1,64}$"
 # More tokens than any context has: the prompt's room decides.

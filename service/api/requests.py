@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from service.api.fields import SESSION_ID
+from service.api.fields import SESSION_HEADER, SESSION_ID
 from service.api.runs import Run
 from service.core import CORE
 from service.delivery.sse import DONE, data_frame, event_frame
@@ -15,8 +15,6 @@ from service.errors import error_body, request_id
 from service.keys import SETTINGS
 from streams.errors import AskaheadError, InvalidInput
 from streams.session import Session
-
-SESSION_HEADER = "x-layerscale-session-id"
 
 _ID = re.compile(SESSION_ID)
 

@@ -10,9 +10,10 @@ from aiohttp import web
 
 from service.api.chat.protocol import ChatTurnBody
 from service.api.chat.replies import ChatCompletion, Writer
+from service.api.fields import SESSION_HEADER
 from service.api.legacy.kind import chat_session
 from service.api.replies import Answer, answering
-from service.api.requests import SESSION_HEADER, await_entries, openai_failure
+from service.api.requests import await_entries, openai_failure
 from service.bodies import read_model, respond
 from service.core import CORE
 from service.delivery.sse import DONE, data_frame, stream_answer

@@ -10,7 +10,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from service.api.conversation import IN_THE_HEADER
-from service.api.requests import SESSION_HEADER, bound_session, session_of
+from service.api.fields import SESSION_HEADER
+from service.api.requests import bound_session, session_of
 from service.core import CORE
 from streams.errors import InvalidInput, NotFound
 from streams.session import Session

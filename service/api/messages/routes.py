@@ -8,11 +8,12 @@ from contextlib import aclosing
 
 from aiohttp import web
 
+from service.api.fields import SESSION_HEADER
 from service.api.legacy.kind import chat_session
 from service.api.messages.protocol import CountBody, MessagesBody
 from service.api.messages.replies import MessageReply, TokenCount, Writer
 from service.api.replies import Answer, answering
-from service.api.requests import SESSION_HEADER, anthropic_failure, await_entries
+from service.api.requests import anthropic_failure, await_entries
 from service.bodies import read_model, respond
 from service.core import CORE
 from service.delivery.sse import event_frame, stream_answer

@@ -1,0 +1,200 @@
+"""The other servers on the same Redis: what concerns a session is passed on to the one that owns it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from multidict import CIMultiDict
+from yarl import URL
+
+from service.api.fields import SESSION_HEADER, SESSION_ID
+from service.core import Core
+from streams.errors import Unavailable
+from streams.intake import Item
+from streams.leases import Replica
+
+log = logging.getLogger(__name__)
+
+
+FORWARDED = "x-askahead-forwarded"
+"""Header of a request that was passed on: it is not passed on again."""
+
+_CONNECT_SECONDS = 2.0
+# The owner bounds how long it takes. An answer has heartbeats or ends.
+_SILENCE_SECONDS = 120.0
+_CHUNK = 1 << 16
+_PER_CONNECTION = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_SECRETS = (hdrs.AUTHORIZATION, "x-api-key")
+_ID = re.compile(SESSION_ID)
+
+
+class Peers:
+    """Finds owners and speaks to them. Use as an async context manager: it owns the connections.
+
+    Args:
+        core: which sessions are here, and who owns the others.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._me = core.leases.me
+        self._http: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Peers:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=_SILENCE_SECONDS)
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=timeout,
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.close()
+
+    async def owner(self, session_id: str) -> Replica | None:
+        """The other server that owns a session; None if it is this one's, or there is none.
+
+        Raises:
+            Unavailable: the session has no owner at this moment.
+            RedisError: Redis does not answer.
+        """
+        if self._core.has(session_id):
+            return None
+        (owner,) = await self._core.leases.owners([session_id])
+        if owner is not None:
+            return None if owner.id == self._me.id else owner
+        if await self._core.leases.exists(session_id):
+            raise Unavailable(
+                f"the server that had session '{session_id}' does not answer, and another is about to have it; "
+                "try again shortly",
+                code="session_moving",
+                retry_after=1,
+            )
+        return None
+
+    async def forward(self, request: web.Request, owner: Replica, body: bytes | None = None) -> web.StreamResponse:
+        """Have a request answered by a session's owner.
+
+        Args:
+            request: as it came.
+            owner: who answers it.
+            body: its body, if that was read already.
+
+        Raises:
+            Unavailable: the owner does not answer.
+        """
+        headers = CIMultiDict(
+            (name, value) for name, value in request.headers.items() if name.lower() not in _PER_CONNECTION
+        )
+        headers[FORWARDED] = self._me.id
+        data: Any = body
+        if body is None and request.body_exists:
+            data = request.content.iter_chunked(_CHUNK)
+        try:
+            async with self._http.request(
+                request.method, _at(owner, request.raw_path), headers=headers, data=data, allow_redirects=False
+            ) as reply:
+                return await _relay(request, reply)
+        except (aiohttp.ClientConnectionError, TimeoutError) as error:
+            if request.get("relaying"):
+                # What was sent cannot be taken back: the client sees a stream that broke off.
+                raise ConnectionAbortedError("the session's owner broke off") from error
+            raise _silent(owner, error) from error
+
+    async def push(
+        self, owner: Replica, session_id: str, items: Sequence[Item], client: Mapping[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        """Push to a session of another server. Returns the status and the body of its answer.
+
+        Args:
+            owner: of the session.
+            session_id: which.
+            items: what is pushed.
+            client: headers of whoever pushes: its key decides what it may.
+
+        Raises:
+            Unavailable: the owner does not answer.
+        """
+        headers = {name: client[name] for name in _SECRETS if name in client} | {FORWARDED: self._me.id}
+        url = _at(owner, f"/v1/sessions/{session_id}/push")
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                async with self._http.post(url, json={"data": list(items)}, headers=headers) as reply:
+                    return reply.status, await reply.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise _silent(owner, error) from error
+
+
+def _at(owner: Replica, path: str) -> URL:
+    return URL(f"{owner.url}{path}", encoded=True)
+
+
+def _silent(owner: Replica, error: BaseException) -> Unavailable:
+    log.warning("the server at %s does not answer: %s", owner.url, error or type(error).__name__)
+    return Unavailable(
+        "the server that has this session does not answer; if it is gone another will have it soon: try again",
+        code="owner_unavailable",
+        retry_after=2,
+    )
+
+
+async def _relay(request: web.Request, reply: aiohttp.ClientResponse) -> web.StreamResponse:
+    headers = CIMultiDict((name, value) for name, value in reply.headers.items() if name.lower() not in _PER_CONNECTION)
+    response = web.StreamResponse(status=reply.status, reason=reply.reason, headers=headers)
+    if reply.content_length is not None:
+        response.content_length = reply.content_length
+    await response.prepare(request)
+    request["relaying"] = True
+    async for chunk in reply.content.iter_any():
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+PEERS = web.AppKey("peers", Peers)
+ANYWHERE = web.AppKey("anywhere", frozenset[Handler])
+"""Handlers that answer for any session, whoever owns it."""
+
+
+def named_session(request: web.BaseRequest) -> str | None:
+    """The session that a request's path or header names, if it is an id."""
+    match = getattr(request, "match_info", {})
+    named = match.get("id") or request.headers.get(SESSION_HEADER)
+    return named if named is not None and _ID.fullmatch(named) else None
+
+
+@web.middleware
+async def forward_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Pass a request on to the owner of the session that it names, unless any server may answer it.
+
+    Raises:
+        Unavailable: the session has no owner at this moment, or that does not answer.
+    """
+    session_id = named_session(request)
+    if session_id is None or FORWARDED in request.headers or request.match_info.handler in request.app[ANYWHERE]:
+        return await handler(request)
+    owner = await request.app[PEERS].owner(session_id)
+    return await (handler(request) if owner is None else request.app[PEERS].forward(request, owner))

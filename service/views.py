@@ -1,0 +1,164 @@
+"""What any server can tell of a session: from memory where it owns it, from Redis where another server does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import msgpack
+from redis.asyncio import Redis
+
+from flashquery import keys as flash_keys
+from flashquery import registrations
+from flashquery.answers import Answer
+from flashquery.evaluator import FlashQueries
+from flashquery.queries import FlashQuery
+from streams import keys
+from streams.log import Options
+from streams.session import Session, gone
+from streams.store import in_time
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A session's queries and answers, as of one moment.
+
+    Attributes:
+        version: data version; none of the answers is of a later one.
+        queries: in order of registration.
+        answers: by query id.
+    """
+
+    version: int
+    queries: list[FlashQuery]
+    answers: dict[int, Answer]
+
+
+class View(Protocol):
+    """A session that somebody watches."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def labels(self) -> frozenset[str]: ...
+
+    def pinned(self) -> AbstractContextManager[None]:
+        """Keep the session from expiring while somebody watches it."""
+
+    async def touch(self) -> None:
+        """Restart the idle clock."""
+
+    async def look(self) -> Look:
+        """Its queries and answers.
+
+        Raises:
+            NotFound: it was deleted meanwhile.
+            RedisError: Redis does not answer.
+        """
+
+
+class Own:
+    """A :class:`View` of a session of this server."""
+
+    def __init__(self, session: Session, flash: FlashQueries) -> None:
+        self.session = session
+        self._flash = flash
+
+    @property
+    def id(self) -> str:
+        return self.session.id
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return self.session.labels
+
+    def pinned(self) -> AbstractContextManager[None]:
+        return self.session.pinned()
+
+    async def touch(self) -> None:
+        self.session.touch()
+
+    async def look(self) -> Look:
+        answers = await self._flash.cache.all(self.session.id)
+        # Taken after the answers, so that none of them is of a version that was not told of.
+        return Look(self.session.version, list(self._flash.registry(self.session)), answers)
+
+
+class Other:
+    """A :class:`View` of another server's session.
+
+    Args:
+        redis: where it is.
+        id: its id.
+        labels: its labels.
+    """
+
+    def __init__(self, redis: Redis, id: str, labels: frozenset[str]) -> None:
+        self._redis = redis
+        self._id = id
+        self._labels = labels
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return self._labels
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        # Whoever carries the feed touches it as often as it sends heartbeats.
+        yield
+
+    async def touch(self) -> None:
+        async with in_time():
+            if await self._redis.exists(keys.meta(self._id)):
+                await self._redis.hset(keys.meta(self._id), "watched", str(time.time()))
+
+    async def look(self) -> Look:
+        async with in_time(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(flash_keys.queries(self._id))
+            pipe.hgetall(flash_keys.answers(self._id))
+            pipe.hmget(keys.meta(self._id), "options", "version")
+            queries, answers, (options, version) = await pipe.execute()
+        if options is None:
+            raise gone(self._id)
+        return Look(
+            int(version or 0),
+            registrations.unpack_all(queries)[0],
+            {int(query_id): Answer.unpack(packed) for query_id, packed in answers.items()},
+        )
+
+
+async def other(redis: Redis, session_id: str) -> Other:
+    """A session that another server has, or one that nobody has at this moment.
+
+    Raises:
+        NotFound: there is none.
+        RedisError: Redis does not answer.
+    """
+    async with in_time():
+        options = cast(bytes | None, await redis.hget(keys.meta(session_id), "options"))
+    if options is None:
+        raise gone(session_id)
+    return Other(redis, session_id, Options.unpack(options).labels)
+
+
+async def described(redis: Redis, session_ids: list[str]) -> list[dict[str, Any]]:
+    """How their owners described these sessions last, without those that do not exist. Raises RedisError."""
+    if not session_ids:
+        return []
+    async with in_time(), redis.pipeline(transaction=False) as pipe:
+        for session_id in session_ids:
+            pipe.hmget(keys.meta(session_id), "view", "version")
+        found = await pipe.execute()
+    return [
+        msgpack.unpackb(view) | ({} if version is None else {"data_version": int(version)})
+        for view, version in found
+        if view is not None
+    ]
