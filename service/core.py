@@ -65,6 +65,8 @@ class Core:
         self._failed = failed
         self.webhooks = Webhooks(metrics.counters, private=settings.notify_private, limit=settings.max_webhooks)
         self._parts: tuple[Manager, FlashQueries] | None = None
+        # Sessions that were there before are there again.
+        self._back = False
         self._stack = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
 
@@ -81,7 +83,7 @@ class Core:
     @property
     def up(self) -> bool:
         """Everything is there and the engine is alive."""
-        return self._parts is not None and self._supervisor.state == "ready"
+        return self._back and self._supervisor.state == "ready"
 
     @property
     def manager(self) -> Manager:
@@ -175,6 +177,7 @@ class Core:
             logger.exception("the server cannot start")
             self._failed()
             return
+        self._back = True
         facts = engine.facts
         logger.info("ready: %s, context %d, KV cache %d tokens", facts.name, facts.context, facts.kv_capacity)
 

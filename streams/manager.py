@@ -222,8 +222,13 @@ class Manager:
         except (TypeError, KeyError, IndexError) as error:
             raise ValueError(f"its log is damaged: {error}") from error
         self._names.add(session_id)
+        try:
+            # Nobody sees it before all of it is back.
+            await self._listeners.adopted(session)
+        except BaseException:
+            self._names.discard(session_id)
+            raise
         self._start(session)
-        await self._listeners.adopted(session)
         return session
 
     def knows(self, session_id: str) -> bool:

@@ -66,6 +66,14 @@ class Server:
             time.sleep(0.1)
         raise AssertionError("the server did not become ready:\n" + "\n".join(self.lines[-40:]))
 
+    def kill(self) -> None:
+        """SIGKILL; what it has started lives on."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
     def stop(self, seconds: float = 20.0) -> int:
         """SIGTERM; returns the exit code."""
         if self.process.poll() is None:

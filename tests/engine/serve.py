@@ -7,10 +7,17 @@ from unittest import mock
 
 from service import app
 from service.cli import main
+from service.settings import Settings
 from tests.engine.fast import FastEngine
+
+
+def load(settings: Settings, _: object) -> FastEngine:
+    context = settings.context or 4096
+    return FastEngine(context=context, kv_capacity=16 * context)
+
 
 if __name__ == "__main__":
     # The one thing exchanged is the model; everything else is the product.
-    with mock.patch.object(app, "_load_model", side_effect=lambda *_: FastEngine()):
+    with mock.patch.object(app, "_load_model", load):
         sys.argv.insert(1, "serve")
         main.app()
