@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from flashquery import keys
 from streams.errors import Unavailable
+from streams.store import listening
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ class Event:
 
     def publish(self, pipe: Pipeline, session_id: str) -> None:
         """Add the command that tells every listening process."""
-        pipe.publish(keys.events(session_id), msgpack.packb([self.kind, self.data]))
+        # A cluster's pipeline has no method for it.
+        pipe.execute_command("PUBLISH", keys.events(session_id), msgpack.packb([self.kind, self.data]))
 
 
 class SubscriptionEnded(Exception):
@@ -205,8 +207,7 @@ class Hub:
         failing = False
         while True:
             try:
-                async with self._redis.pubsub() as pubsub:
-                    await pubsub.psubscribe(keys.EVENTS_PATTERN)
+                async with listening(self._redis, keys.EVENTS_PATTERN) as pubsub:
                     failing = False
                     await self._relay(pubsub)
             except (RedisError, OSError, TimeoutError) as error:

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
-from streams.store import in_time
+from streams.store import execute, in_time
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class Outbox:
         async with in_time(), self._redis.pipeline(transaction=False) as pipe:
             for write in chain.from_iterable(writes.values()):
                 write(pipe)
-            results = await pipe.execute(raise_on_error=False)
+            results = await execute(pipe)
         # Sending again what Redis refuses would repeat everything that went well with it.
         refused = [result for result in results if isinstance(result, RedisError)]
         if refused:

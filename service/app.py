@@ -106,8 +106,7 @@ async def _parts(
             url = settings.redis_url
             if url is None:
                 url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
-            redis = connect(url)
-            stack.push_async_callback(redis.aclose)
+            redis = await stack.enter_async_context(connect(url))
         app[REDIS] = redis
         abort = VllmEngine.abort_load if engine is None else None
         app[SUPERVISOR] = supervisor = Supervisor(_loader(app, engine), abort=abort)
