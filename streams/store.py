@@ -10,7 +10,9 @@ from typing import Any, Final, cast
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline, PubSub
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import (
     AskError,
     ClusterDownError,
@@ -45,7 +47,12 @@ _NOT_NOW: Final = (
 )
 _NOT_NOW_WORDS: Final = ("MISCONF", "NOREPLICAS")
 
+# Gets over a connection that was lost. Who waits for an answer is told soon, who must not fail tries again by itself.
+_RETRIES = 3
+_RETRY = ExponentialWithJitterBackoff(base=0.05, cap=0.5)
+
 _CONNECTION: Final[dict[str, Any]] = {
+    "retry": Retry(_RETRY, _RETRIES),
     "socket_timeout": None,
     "socket_connect_timeout": _CONNECT_SECONDS,
     # An event listener is silent for long; this tells a Redis that hangs from one that has nothing to say.
@@ -100,8 +107,12 @@ def _server(address: Address) -> Redis:
 
 
 def _master(address: Address, stack: AsyncExitStack) -> Redis:
-    # Whoever looks for the master must get past a sentinel that hangs.
-    bounds = {"socket_timeout": _SENTINEL_SECONDS, "socket_connect_timeout": _SENTINEL_SECONDS}
+    # Whoever looks for the master must get past a sentinel that is down or hangs.
+    bounds = {
+        "socket_timeout": _SENTINEL_SECONDS,
+        "socket_connect_timeout": _SENTINEL_SECONDS,
+        "retry": Retry(NoBackoff(), 0),
+    }
     sentinel = Sentinel(list(address.nodes), sentinel_kwargs=bounds | address.sentinel_options)  # type: ignore[no-untyped-call]
     stack.push_async_callback(sentinel.aclose)
     return cast(Redis, sentinel.master_for(address.service, db=address.db, **_CONNECTION, **address.options))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,8 @@ class Valkey:
 
 
 @contextlib.asynccontextmanager
-async def valkey(directory: Path, *options: str | int) -> AsyncIterator[Valkey]:
+async def valkey(directory: Path, *options: str | int | Path) -> AsyncIterator[Valkey]:
     """A server that answers."""
-    async with _process(directory, *options) as server:
-        yield server
-
-
-@contextlib.asynccontextmanager
-async def _process(directory: Path, *options: str | int) -> AsyncIterator[Valkey]:
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     with (directory / "log").open("wb") as log:
@@ -105,28 +100,34 @@ async def _process(directory: Path, *options: str | int) -> AsyncIterator[Valkey
 
 
 @contextlib.asynccontextmanager
-async def sentinel(directory: Path) -> AsyncIterator[tuple[Valkey, Valkey, Valkey]]:
-    """A sentinel that knows a master as ``main``, the master, and its replica."""
+async def watching(directory: Path, port: int) -> AsyncIterator[Valkey]:
+    """A sentinel that knows the master at a port as ``main``."""
+    directory.mkdir(exist_ok=True)
+    config = directory / "sentinel.conf"
+    config.write_text(
+        f"sentinel monitor main {HOST} {port} 1\n"
+        "sentinel down-after-milliseconds main 500\n"
+        "sentinel failover-timeout main 2000\n"
+    )
+    async with valkey(directory / "sentinel", config, "--sentinel") as watcher:
+        yield watcher
+
+
+@contextlib.asynccontextmanager
+async def replicated(directory: Path) -> AsyncIterator[tuple[Valkey, Valkey, Valkey]]:
+    """A sentinel, a master and its replica."""
     async with (
         valkey(directory / "master") as master,
         valkey(directory / "replica", "--replicaof", HOST, master.port) as replica,
+        watching(directory, master.port) as watcher,
     ):
-        directory.mkdir(exist_ok=True)
-        config = directory / "sentinel.conf"
-        config.write_text(
-            f"sentinel monitor main {HOST} {master.port} 1\n"
-            "sentinel down-after-milliseconds main 500\n"
-            "sentinel failover-timeout main 2000\n"
-        )
-        async with valkey(directory / "sentinel", config, "--sentinel") as watcher:
-            await until(lambda: _knows_replica(watcher))
-            yield watcher, master, replica
+        await until(lambda: _knows_replica(watcher))
+        yield watcher, master, replica
 
 
 async def _knows_replica(watcher: Valkey) -> bool:
     async with watcher.client() as client:
-        replicas = await client.sentinel_slaves("main")
-        return any(not one["is_down"] if "is_down" in one else one["master-link-status"] == "ok" for one in replicas)
+        return any(one["master-link-status"] == "ok" for one in await client.sentinel_slaves("main"))
 
 
 @contextlib.asynccontextmanager
@@ -191,6 +192,9 @@ class Relay:
         there, to_there = await asyncio.open_connection(HOST, self.target)
         try:
             async with asyncio.TaskGroup() as group:
+                start = await reader.read(65_536)
+                self.first.append(start[:3])
+                to_there.write(start)
                 group.create_task(_pump(reader, to_there))
                 group.create_task(_pump(there, writer))
         except* (OSError, asyncio.CancelledError):
@@ -221,3 +225,16 @@ async def relay(target: int, tls: ssl.SSLContext | None = None) -> AsyncIterator
         for task in tuple(relay._tasks):
             task.cancel()
         await asyncio.gather(*relay._tasks, return_exceptions=True)
+
+
+def certificate(directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """What a server at 127.0.0.1 ends TLS with, and the file that a client has to trust."""
+    key, trusted = directory / "key.pem", directory / "cert.pem"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    name = ("-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{HOST}")
+    subprocess.run(
+        ["openssl", "req", "-x509", *curve, *name, "-keyout", key, "-out", trusted], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(trusted, key)
+    return context, trusted
