@@ -40,6 +40,7 @@ from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.errors import AskaheadError
 from streams.models import DEFAULT_MODEL, resolve
 from streams.store import connect
+from streams.store_check import warn_of_loss
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +106,9 @@ async def _parts(
         if redis is None:
             url = settings.redis_url
             if url is None:
-                url = await stack.enter_async_context(embedded_valkey(settings.data_dir))
+                url = await stack.enter_async_context(embedded_valkey(settings.data_dir, settings.redis_appendfsync))
             redis = await stack.enter_async_context(connect(url))
+            await warn_of_loss(redis)
         app[REDIS] = redis
         abort = VllmEngine.abort_load if engine is None else None
         app[SUPERVISOR] = supervisor = Supervisor(_loader(app, engine), abort=abort)

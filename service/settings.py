@@ -161,6 +161,13 @@ class Settings(BaseSettings):
         " data directory.",
         repr=False,
     )
+    redis_appendfsync: Literal["always", "everysec", "no"] = _setting(
+        "Server",
+        "everysec",
+        "When the embedded Valkey writes to the disk. everysec: what was acknowledged survives the crash of any"
+        " process, but a power cut takes the last second of it. always: it takes nothing, and every push waits for the"
+        " disk. no: when the operating system does, mostly within 30 s.",
+    )
     data_dir: Path = _setting(
         "Server",
         default_data_dir,

@@ -82,11 +82,13 @@ async def valkey(directory: Path, *options: str | int | Path) -> AsyncIterator[V
     with (directory / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             str(get_binary_path()),
-            *map(str, options),
+            # A configuration file comes first, and of an option that is given twice the last.
+            *(str(option) for option in options if isinstance(option, Path)),
             *("--port", str(port)),
             *("--bind", HOST),
             *("--dir", str(directory)),
             *("--save", ""),
+            *(str(option) for option in options if not isinstance(option, Path)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
