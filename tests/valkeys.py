@@ -133,11 +133,11 @@ async def _knows_replica(watcher: Valkey) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def cluster(directory: Path, *, replica: bool = False) -> AsyncIterator[list[Valkey]]:
-    """Three masters that share the slots evenly and, if asked for, a replica of the first."""
+async def cluster(directory: Path, *, replica_of: int | None = None) -> AsyncIterator[list[Valkey]]:
+    """Three masters that share the slots evenly, in order, and a replica of one if asked for."""
     async with contextlib.AsyncExitStack() as stack:
         nodes = []
-        for number in range(3 + replica):
+        for number in range(3 if replica_of is None else 4):
             options = ("--cluster-enabled", "yes", "--cluster-port", free_port(), "--cluster-node-timeout", 1000)
             nodes.append(await stack.enter_async_context(valkey(directory / str(number), *options)))
         masters = nodes[:3]
@@ -150,8 +150,8 @@ async def cluster(directory: Path, *, replica: bool = False) -> AsyncIterator[li
             await node.call("CLUSTER", "MEET", HOST, nodes[0].port, bus)
         for node in nodes:
             await until(lambda node=node: _agrees(node, len(nodes)))
-        if replica:
-            await nodes[3].call("CLUSTER", "REPLICATE", await nodes[0].call("CLUSTER", "MYID"))
+        if replica_of is not None:
+            await nodes[3].call("CLUSTER", "REPLICATE", await nodes[replica_of].call("CLUSTER", "MYID"))
             await until(lambda: _follows(nodes[3]))
             for node in masters:
                 await until(lambda node=node: _sees_replica(node))

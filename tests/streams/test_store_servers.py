@@ -154,7 +154,7 @@ async def test_writes_go_on_at_the_new_master(tmp_path: Path) -> None:
 
 
 async def test_a_cluster_goes_on_without_a_master(tmp_path: Path) -> None:
-    async with valkeys.cluster(tmp_path, replica=True) as nodes:
+    async with valkeys.cluster(tmp_path, replica_of=0) as nodes:
         # Slot 0 is the first's.
         key = "{06S}key"
         assert await nodes[0].call("CLUSTER KEYSLOT", key) == 0
