@@ -253,7 +253,7 @@ class FlashQueries:
         try:
             answer = await self.cache.get(session.id, query.id)
         except RedisError:
-            # The question can be computed instead: slower, never wrong. The outbox reports the outage.
+            # The question can be computed instead: slower, never wrong. The journal reports the outage.
             return None
         return (query, answer) if answer is not None and answer.version == session.version else None
 

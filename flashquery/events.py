@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from flashquery import keys
 from streams.errors import Unavailable
 from streams.journal import Command
+from streams.store import listening
 
 log = logging.getLogger(__name__)
 
@@ -206,8 +207,7 @@ class Hub:
         failing = False
         while True:
             try:
-                async with self._redis.pubsub() as pubsub:
-                    await pubsub.psubscribe(keys.EVENTS_PATTERN)
+                async with listening(self._redis, keys.EVENTS_PATTERN) as pubsub:
                     failing = False
                     await self._relay(pubsub)
             except (RedisError, OSError, TimeoutError) as error:

@@ -44,6 +44,7 @@ from streams.errors import AskaheadError
 from streams.leases import Replica
 from streams.models import DEFAULT_MODEL, resolve
 from streams.store import connect
+from streams.store_check import warn_of_loss
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +121,11 @@ async def _parts(
         if redis is None:
             address = settings.redis_url
             if address is None:
-                address = await stack.enter_async_context(embedded_valkey(settings.data_dir))
-            redis = connect(address)
-            stack.push_async_callback(redis.aclose)
+                address = await stack.enter_async_context(
+                    embedded_valkey(settings.data_dir, settings.redis_appendfsync)
+                )
+            redis = await stack.enter_async_context(connect(address))
+            await warn_of_loss(redis)
         app[REDIS] = redis
         abort = VllmEngine.abort_load if engine is None else None
         app[SUPERVISOR] = supervisor = Supervisor(_loader(app, engine), abort=abort)

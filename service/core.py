@@ -46,6 +46,7 @@ class Core:
     Attributes:
         webhooks: who is told of changed answers.
         leases: of all sessions.
+        journal: writes what changes of them.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class Core:
         self._supervisor = supervisor
         self._redis = redis
         self.leases = Leases(redis, me, LEASE * settings.takeover_seconds)
+        self.journal = Journal(redis, settings.store_buffer_bytes, self._lost)
+        self._ownership: Ownership | None = None
         self._metrics = metrics
         self._failed = failed
         self.webhooks = Webhooks(metrics.counters, private=settings.notify_private, limit=settings.max_webhooks)
@@ -143,7 +146,7 @@ class Core:
                     tokens_max=settings.slice_tokens_max,
                 ),
             )
-            journal = Journal(self._redis, settings.store_buffer_bytes, lambda session_id: ownership.lost(session_id))
+            journal = self.journal
             await self._stack.enter_async_context(journal)
             log = RedisLog(journal, self.leases)
             manager = await self._stack.enter_async_context(Manager(engine, limits, log))
@@ -163,6 +166,7 @@ class Core:
             # Sessions are described as they come back.
             self._parts = (manager, flash)
             ownership = Ownership(self._redis, log, manager, self.leases, settings.takeover_seconds, self._describe)
+            self._ownership = ownership
             manager.listen(_Measure(self._metrics, ownership.announce))
             await self._stack.enter_async_context(ownership)
         except AskaheadError as error:
@@ -180,6 +184,10 @@ class Core:
         self._back = True
         facts = engine.facts
         logger.info("ready: %s, context %d, KV cache %d tokens", facts.name, facts.context, facts.kv_capacity)
+
+    def _lost(self, session_id: str) -> None:
+        if self._ownership is not None:
+            self._ownership.lost(session_id)
 
     def _describe(self, session: Session) -> bytes:
         """A session for servers that do not own it."""

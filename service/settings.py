@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, JsonValue, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from streams.store_url import parse as parse_redis_url
+
 ENV_PREFIX = "ASKAHEAD_"
 MIB = 1024 * 1024
 
@@ -154,7 +156,9 @@ class Settings(BaseSettings):
     redis_url: str | None = _setting(
         "Server",
         None,
-        "Redis or Valkey to use, such as redis://localhost:6379/0. Unset: one is embedded, under the data directory.",
+        "Redis or Valkey to use: redis://localhost:6379/0, redis+sentinel://host:26379/mymaster,"
+        " redis+cluster://host:6379; rediss instead of redis for TLS; unix:///path. Unset: one is embedded, under the"
+        " data directory.",
         repr=False,
     )
     advertise_url: str | None = _setting(
@@ -178,6 +182,13 @@ class Settings(BaseSettings):
         "Most bytes of pushed data that wait to be written while Redis does not answer; beyond it pushes get 503.",
         ge=1024,
         le=65_536 * MIB,
+    )
+    redis_appendfsync: Literal["always", "everysec", "no"] = _setting(
+        "Server",
+        "everysec",
+        "When the embedded Valkey writes to the disk. everysec: what was acknowledged survives the crash of any"
+        " process, but a power cut takes the last second of it. always: it takes nothing, and every push waits for the"
+        " disk. no: when the operating system does, mostly within 30 s.",
     )
     data_dir: Path = _setting(
         "Server",
@@ -341,8 +352,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _url_is_redis(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+        if value is not None:
+            parse_redis_url(value)
         return value
 
     @field_validator("advertise_url")

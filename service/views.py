@@ -19,7 +19,7 @@ from flashquery.queries import FlashQuery
 from streams import keys
 from streams.log import Options
 from streams.session import Session, gone
-from streams.store import in_time
+from streams.store import execute, in_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class Other:
             pipe.hgetall(flash_keys.queries(self._id))
             pipe.hgetall(flash_keys.answers(self._id))
             pipe.hmget(keys.meta(self._id), "options", "version")
-            queries, answers, (options, version) = await pipe.execute()
+            queries, answers, (options, version) = await execute(pipe)
         if options is None:
             raise gone(self._id)
         return Look(
@@ -156,7 +156,7 @@ async def described(redis: Redis, session_ids: list[str]) -> list[dict[str, Any]
     async with in_time(), redis.pipeline(transaction=False) as pipe:
         for session_id in session_ids:
             pipe.hmget(keys.meta(session_id), "view", "version")
-        found = await pipe.execute()
+        found = await execute(pipe)
     return [
         msgpack.unpackb(view) | ({} if version is None else {"data_version": int(version)})
         for view, version in found

@@ -12,6 +12,7 @@ an older one that has not left yet, so that what waits for a Redis that is away 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from streams import keys
 from streams.errors import Unavailable
-from streams.store import in_time
+from streams.store import execute, in_time
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ end
 redis.call('HSET', KEYS[1], 'batch', ARGV[2])
 return 'OK'
 """
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(eq=False, slots=True)
@@ -136,7 +138,6 @@ class Journal:
         self._redis = redis
         self._limit = limit
         self._lost = lost
-        self._script = redis.register_script(_SCRIPT)
         self._lanes: dict[str, _Lane] = {}
         self._held = 0
         self._ready = asyncio.Event()
@@ -332,19 +333,17 @@ class Journal:
         if not lanes:
             return []
         async with in_time():
-            results = await self._call(lanes)
+            results = await self._call(lanes, "EVALSHA", _SHA)
             if any(isinstance(result, NoScriptError) for result in results):
-                await self._redis.script_load(_SCRIPT)
-                # Those that were applied are not applied again.
-                results = await self._call(lanes)
+                # Where it is known by now, nothing is applied twice.
+                results = await self._call(lanes, "EVAL", _SCRIPT)
         return results
 
-    async def _call(self, lanes: dict[str, _Lane]) -> list[Any]:
+    async def _call(self, lanes: dict[str, _Lane], command: str, script: str) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
             for session_id, lane in lanes.items():
-                pipe.evalsha(self._script.sha, 1, keys.guard(session_id), *lane.arguments)
-            results: list[Any] = await pipe.execute(raise_on_error=False)
-        return results
+                pipe.execute_command(command, script, 1, keys.guard(session_id), *lane.arguments)
+            return await execute(pipe)
 
     def _confirm(self, lane: _Lane) -> None:
         written, lane.sending, lane.arguments = lane.sending, [], []

@@ -6,6 +6,7 @@ With every change of owner the session's fence rises, and a write names the fenc
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,16 +16,20 @@ from redis.exceptions import RedisError
 
 from streams import keys
 from streams.errors import Conflict, Unavailable
-from streams.store import in_time
+from streams.store import execute, in_time
 
+# A client sends what had no reply once more: whoever made a session is told so again.
 # Taking a session over forgets the number of the last flush, since flushes are counted anew under each fence.
 _CREATE = """
-if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[3]) == 1 then
+  if redis.call('HGET', KEYS[3], 'maker') ~= ARGV[4] then return 0 end
+  return tonumber(redis.call('HGET', KEYS[1], 'fence'))
+end
 local fence = redis.call('HINCRBY', KEYS[1], 'fence', 1)
 redis.call('HDEL', KEYS[1], 'batch')
 redis.call('PERSIST', KEYS[1])
 redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
-redis.call('HSET', KEYS[3], unpack(ARGV, 4))
+redis.call('HSET', KEYS[3], 'maker', ARGV[4], unpack(ARGV, 5))
 return fence
 """
 _CLAIM = """
@@ -93,7 +98,7 @@ class Leases:
         try:
             async with in_time():
                 await self._redis.sadd(keys.SESSIONS, session_id)
-                fence = await self._call(_CREATE, session_id, *_pairs(meta))
+                fence = await self._call(_CREATE, session_id, secrets.token_hex(8), *_pairs(meta))
                 # Once more: before the session was there, somebody may have tidied its id away.
                 await self._redis.sadd(keys.SESSIONS, session_id)
         except (RedisError, OSError) as error:
@@ -141,7 +146,7 @@ class Leases:
             for session_id, fence in fences.items():
                 arguments = (fence, *_pairs(meta[session_id]))
                 pipe.eval(_RENEW, 3, *self._keys(session_id), *self._owner(), *arguments)
-            kept = await pipe.execute()
+            kept = await execute(pipe)
         return {
             session_id: float(watched) if isinstance(watched, bytes) else None
             for session_id, watched in zip(fences, kept, strict=True)
@@ -159,7 +164,7 @@ class Leases:
         async with in_time(), self._redis.pipeline(transaction=False) as pipe:
             for session_id in session_ids:
                 pipe.get(keys.owner(session_id))
-            found = await pipe.execute()
+            found = await execute(pipe)
         return [None if value is None else Replica.parse(value) for value in found]
 
     async def exists(self, session_id: str) -> bool:

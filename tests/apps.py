@@ -23,9 +23,9 @@ Client = TestClient[web.Request, web.Application]
 
 @asynccontextmanager
 async def serving(
-    redis: Redis, data_dir: Path, engine: FastEngine | None = None, **settings: Any
+    redis: Redis | None, data_dir: Path, engine: FastEngine | None = None, **settings: Any
 ) -> AsyncIterator[Client]:
-    """A client of a ready application."""
+    """A client of a ready application; without ``redis`` on what its settings say."""
     app = create_app(Settings(data_dir=data_dir, **settings), engine=engine or FastEngine(), redis=redis)
     server = TestServer(app, handler_cancellation=True)
     async with TestClient(server) as client:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from service.valkey import embedded_valkey
+from service.valkey import Fsync, embedded_valkey
 from streams.errors import Conflict, Unavailable
 
 OWNER = """
@@ -123,11 +125,51 @@ async def test_the_server_of_a_killed_owner_is_ended_and_its_data_kept(tmp_path:
         await _until(lambda: not _lives(orphan))
 
 
-async def test_its_death_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with embedded_valkey(tmp_path):
+async def test_it_is_started_again_when_it_dies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with embedded_valkey(tmp_path) as url, _client(url) as client:
+        for count in (1, 2):
+            await client.set(f"key {count}", "value")
+            pid = _pid(tmp_path)
+            os.kill(pid, signal.SIGKILL)
+            await _until(lambda: caplog.text.count("the embedded Valkey is back") == count)  # noqa: B023
+            assert _pid(tmp_path) != pid
+            assert await client.get(f"key {count}") == "value"
+        pid = _pid(tmp_path)
+    assert not _lives(pid)
+    assert [record.levelno for record in caplog.records] == 2 * [logging.ERROR, logging.INFO]
+    assert str(tmp_path / "valkey" / "valkey.log") in caplog.text
+
+
+async def test_it_is_tried_until_it_can_be_started(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    files = tmp_path / "valkey" / "appendonlydir"
+    async with embedded_valkey(tmp_path) as url, _client(url) as client:
+        await client.set("key", "value")
+        files.rename(tmp_path / "kept")
+        files.mkdir()
+        (files / "appendonly.aof.manifest").write_text("nonsense\n")
         os.kill(_pid(tmp_path), signal.SIGKILL)
-        await _until(lambda: "the embedded Valkey died" in caplog.text)
-        assert str(tmp_path / "valkey" / "valkey.log") in caplog.text
+        await _until(lambda: "cannot be started again" in caplog.text)
+        shutil.rmtree(files)
+        (tmp_path / "kept").rename(files)
+        await _until(lambda: "the embedded Valkey is back" in caplog.text)
+        assert await client.get("key") == "value"
+
+
+async def test_an_end_while_it_cannot_be_started(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with embedded_valkey(tmp_path):
+        shutil.rmtree(tmp_path / "valkey" / "appendonlydir")
+        (tmp_path / "valkey" / "appendonlydir").touch()
+        os.kill(_pid(tmp_path), signal.SIGKILL)
+        await _until(lambda: "cannot be started again" in caplog.text)
+    assert not (tmp_path / "valkey" / "valkey.sock").exists()
+
+
+@pytest.mark.parametrize("fsync", ["always", "everysec", "no"])
+async def test_when_it_writes_to_the_disk_is_a_setting(tmp_path: Path, fsync: Fsync) -> None:
+    async with embedded_valkey(tmp_path, fsync) as url, _client(url) as client:
+        assert (await client.config_get("appendfsync"))["appendfsync"] == fsync
 
 
 async def test_an_ordinary_end_is_not(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

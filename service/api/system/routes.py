@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import redis.exceptions
@@ -14,6 +13,7 @@ from service.bodies import respond
 from service.core import CORE
 from service.metrics import CONTENT_TYPE
 from service.openapi import Operation
+from streams.store import in_time
 
 STORE_SECONDS = 0.5
 """How long ``/health`` waits for Redis, in seconds; probes have short timeouts of their own."""
@@ -48,9 +48,9 @@ async def health(request: web.Request) -> web.Response:
 
 async def _store_answers(app: web.Application) -> bool:
     try:
-        async with asyncio.timeout(STORE_SECONDS):
+        async with in_time(STORE_SECONDS):
             await app[keys.REDIS].ping()
-    except (redis.exceptions.RedisError, OSError, TimeoutError):
+    except (redis.exceptions.RedisError, OSError):
         return False
     return True
 

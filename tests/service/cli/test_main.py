@@ -83,7 +83,7 @@ def test_every_setting_has_a_flag_and_a_variable() -> None:
         (("--context", "-5"), "askahead: --context: input should be greater than or equal to 0"),
         (("--dtype", "int4"), "askahead: --dtype: input should be 'auto', 'float32', 'bfloat16' or 'float16'"),
         (("--api-key", "a b"), "askahead: --api-key: must be printable ASCII"),
-        (("--redis-url", "http://x"), "askahead: --redis-url: must start with redis://"),
+        (("--redis-url", "http://x"), "askahead: --redis-url: must start with one of redis://"),
     ],
 )
 def test_bad_flags_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:
