@@ -17,6 +17,7 @@ from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.checks import check_names, check_room, choice_tree, clamped
 from flashquery.confidence import Prefix
+from flashquery.eventlog import EventLog
 from flashquery.events import Event, Hub
 from flashquery.history import History
 from flashquery.notify import Notifier, Webhook
@@ -44,6 +45,7 @@ class FlashQueries:
         concurrency: evaluation requests in the engine at once, all sessions together.
         backlog: events that may wait for one subscriber.
         history: past answers kept per query.
+        kept: events kept per session, for subscribers that were away.
         evaluated: called after each evaluation.
         notifier: tells webhooks of changed answers; None where queries have none.
     """
@@ -57,12 +59,14 @@ class FlashQueries:
         concurrency: int = 16,
         backlog: int = 1024,
         history: int = 1000,
+        kept: int = 1000,
         evaluated: Callable[[Evaluated], None] = lambda _: None,
         notifier: Notifier | None = None,
     ) -> None:
         self.cache = AnswerCache(redis)
         self.history = History(redis, history)
         self.hub = Hub(redis, backlog)
+        self.log = EventLog(redis, kept)
         self.outbox = Outbox(redis)
         self._manager = manager
         self._questions = manager.questions
@@ -70,7 +74,7 @@ class FlashQueries:
         self._notifier = notifier
         self._statistics_room = manager.room.questions // 2
         asking = Asking(manager.questions, concurrency, self._statistics_room)
-        self._waves = Waves(asking, self.outbox, self.history, evaluated, notifier)
+        self._waves = Waves(asking, self.outbox, self.history, self.log, evaluated, notifier)
         self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
         self._standing: dict[str, Standing] = {}
         self._parts = AsyncExitStack()
@@ -251,7 +255,7 @@ class FlashQueries:
 
     def _announce(self, session: Session) -> None:
         """Tell whoever waits for a list to change."""
-        self.outbox.put(session.id, "queries", lambda pipe: _QUERIES_CHANGED.publish(pipe, session.id))
+        self.outbox.put(session.id, "queries", lambda pipe: self.log.publish(pipe, session.id, _QUERIES_CHANGED))
 
     def _start(self, session: Session, standing: Standing) -> None:
         """Have whatever is due evaluated."""
@@ -272,7 +276,7 @@ class FlashQueries:
 
     def created(self, session: Session) -> None:
         """There is a new session: tell those who wait for some of its kind."""
-        self.outbox.put(session.id, "created", lambda pipe: Event("created", {}).publish(pipe, session.id))
+        self.outbox.put(session.id, "created", lambda pipe: self.log.publish(pipe, session.id, Event("created", {})))
 
     def settled(self, session: Session, tokens: int, seconds: float) -> None:
         """New data is resident: tell subscribers, then evaluate."""
@@ -300,7 +304,7 @@ class FlashQueries:
                 "pending": session.pending,
             },
         )
-        self.outbox.put(session.id, "data", lambda pipe: event.publish(pipe, session.id))
+        self.outbox.put(session.id, "data", lambda pipe: self.log.publish(pipe, session.id, event))
         if session.pre_decode and not session.deleted:
             self._start(session, self._of(session))
         elif (standing := self._standing.get(session.id)) is not None:
@@ -320,7 +324,7 @@ class FlashQueries:
         def forget(pipe: Pipeline) -> None:
             self.cache.clear(pipe, session.id)
             self.history.clear(pipe, session.id, queries)
-            Event("deleted", {}).publish(pipe, session.id)
+            self.log.publish(pipe, session.id, Event("deleted", {}))
 
         self.outbox.discard(session.id)
         self.outbox.put(session.id, "deleted", forget)

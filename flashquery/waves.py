@@ -19,6 +19,7 @@ from redis.asyncio.client import Pipeline
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.conditions import Values
+from flashquery.eventlog import EventLog
 from flashquery.events import Event
 from flashquery.history import UNSENT, History
 from flashquery.notify import Notifier
@@ -75,6 +76,7 @@ class Waves:
         asking: puts queries to the model.
         outbox: where answers and their events go.
         history: of answers.
+        log: of events.
         evaluated: called after each evaluation.
         notifier: told of every answer.
     """
@@ -84,12 +86,14 @@ class Waves:
         asking: Asking,
         outbox: Outbox,
         history: History,
+        log: EventLog,
         evaluated: Callable[[Evaluated], None],
         notifier: Notifier | None,
     ) -> None:
         self._asking = asking
         self._outbox = outbox
         self._history = history
+        self._log = log
         self._evaluated = evaluated
         self._notifier = notifier
 
@@ -173,7 +177,7 @@ class Waves:
 
         def store(pipe: Pipeline) -> None:
             AnswerCache.save(pipe, session.id, query.id, answer)
-            event.publish(pipe, session.id)
+            self._log.publish(pipe, session.id, event)
 
         self._outbox.put(session.id, ("history", query.id), remember, keep=UNSENT)
         # Behind the event that tells of its version, though an older answer may be waiting before that.

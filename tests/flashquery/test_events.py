@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from flashquery import events as events_module
+from flashquery.eventlog import EventLog
 from flashquery.events import Event, Hub, Subscription, SubscriptionEnded
 from streams.errors import Unavailable
 from tests.flashquery.conftest import Store
@@ -32,9 +33,10 @@ def end(session_id: str) -> Event:
 
 
 async def publish(redis: Redis, *events: Event) -> None:
+    log = EventLog(redis, 1000)
     async with redis.pipeline(transaction=False) as pipe:
         for event in events:
-            event.publish(pipe, event.session_id)
+            log.publish(pipe, event.session_id, event)
         await pipe.execute()
 
 
