@@ -19,6 +19,7 @@ from service.valkey import embedded_valkey
 from tests import apps
 from tests.apps import answered, call, core, ok, settled, until
 from tests.service.delivery.frames import UPGRADE
+from tests.service.delivery.messages import receive
 from tests.service.delivery.sse import Named, read
 
 PLANT = "/v1/events?prefix=plant-"
@@ -265,7 +266,7 @@ async def test_a_changed_query_is_answered_again_to_whoever_had_its_answer(clien
         assert (kind, data["id"], data["data_version"]) == ("flash_ready", 1, 1)
         assert isinstance(data["evaluated_at"], int)
         assert await read(labels) == (kind, {"session_id": "a", **data})
-        assert await socket.receive_json(timeout=10) == {"type": kind, "data": data}
+        assert await receive(socket) == {"type": kind, "data": data}
 
 
 async def test_an_acknowledgement_comes_before_a_snapshot_that_may_hold_what_it_caused(client: apps.Client) -> None:
@@ -381,8 +382,7 @@ async def test_versions_never_go_back_while_a_feed_opens(client: apps.Client, pu
     for session_id in names:
         await create(client, session_id, "Hot?")
     heard: dict[str, list[Named]] = {session_id: [] for session_id in names}
-    sessions = [core(client).manager.get(session_id) for session_id in names]
-    with Feed(core(client), sessions, shape=labelled) as feed:
+    with Feed(core(client), names, shape=labelled) as feed:
 
         async def hear(most: int) -> None:
             for _ in range(most):
