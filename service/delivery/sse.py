@@ -57,7 +57,7 @@ async def write(request: web.Request, response: web.StreamResponse, frames: byte
         async with asyncio.timeout(request.app[SETTINGS].ws_read_timeout_seconds):
             await response.write(frames)
     except TimeoutError:
-        log.warning("request %s was cut off: its client does not read", request_id(request))
+        log.info("request %s was cut off: its client does not read", request_id(request))
         # An orderly end would wait for the client as well.
         if request.transport is not None:
             request.transport.abort()

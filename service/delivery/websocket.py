@@ -90,7 +90,7 @@ class Socket(Generic[M]):
                 if isinstance(result, SubscriptionEnded) and tell_lost(self._request, result.reason):
                     closing = _TRY_AGAIN.to_bytes(2, "big") + result.reason.encode()
                 elif isinstance(result, TimeoutError):
-                    log.warning("request %s was cut off: its client does not read", request_id(self._request))
+                    log.info("request %s was cut off: its client does not read or is silent", request_id(self._request))
                 elif isinstance(result, Exception) and not isinstance(result, _ENDINGS):
                     log.error("the socket of %s failed", request_id(self._request), exc_info=result)
             await self._close(closing)
@@ -146,10 +146,7 @@ class Socket(Generic[M]):
         binary = self._ws.ws_protocol == _MSGPACK
         expected = WSMsgType.BINARY if binary else WSMsgType.TEXT
         while True:
-            try:
-                frame = await self._ws.receive()
-            except TimeoutError:
-                return
+            frame = await self._ws.receive()
             if frame.type not in _MESSAGES:
                 return
             session_id = ""
