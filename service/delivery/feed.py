@@ -142,7 +142,7 @@ class Feed:
             NotFound: a session that was named does not exist, and its end is not known either.
             RedisError: it does not.
         """
-        if not self._named and not self._missing and self._prefix is None:
+        if not (self._named or self._missing) and self._prefix is None:
             return  # a producer's: nothing is heard
         self._cursor = Cursor(await self._flash.log.now())
         if self._after is not None:

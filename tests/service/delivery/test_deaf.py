@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 
 import httpx
 import psutil
+import pytest
 from redis.asyncio import Redis
 
 from flashquery.eventlog import EventLog
 from flashquery.events import Event
 from tests.apps import until
-from tests.service.delivery.frames import UPGRADE
 from tests.servers import FAST, serving
+from tests.service.delivery.frames import UPGRADE
 
 EVENTS = 200_000
 AT_ONCE = 5_000
@@ -49,6 +50,8 @@ async def publish(redis: Redis, log: EventLog, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
+# The listener takes some ten thousand events a second, on a machine of its own.
+@pytest.mark.timeout(600)
 async def test_subscribers_that_never_read_are_dropped_and_hold_no_memory(
     redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:
