@@ -16,6 +16,7 @@ from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.checks import check_names, check_room, choice_tree, clamped
 from flashquery.confidence import Prefix
+from flashquery.eventlog import EventLog
 from flashquery.events import Event, Hub
 from flashquery.history import History
 from flashquery.notify import Notifier, Webhook
@@ -28,6 +29,7 @@ from streams.errors import Unavailable
 from streams.journal import Journal
 from streams.manager import Manager
 from streams.session import Session
+from streams.store import in_time
 from streams.tally import Over
 
 # Not part of what subscribers are shown.
@@ -47,6 +49,7 @@ class FlashQueries:
         concurrency: evaluation requests in the engine at once, all sessions together.
         backlog: events that may wait for one subscriber.
         history: past answers kept per query.
+        kept: events kept per session, for subscribers that were away.
         evaluated: called after each evaluation.
         notifier: tells webhooks of changed answers; None where queries have none.
     """
@@ -61,6 +64,7 @@ class FlashQueries:
         concurrency: int = 16,
         backlog: int = 1024,
         history: int = 1000,
+        kept: int = 1000,
         evaluated: Callable[[Evaluated], None] = lambda _: None,
         notifier: Notifier | None = None,
     ) -> None:
@@ -69,13 +73,14 @@ class FlashQueries:
         self.hub = Hub(redis, backlog)
         self._redis = redis
         self._journal = journal
+        self.log = EventLog(redis, kept)
         self._manager = manager
         self._questions = manager.questions
         self._max_queries = max_queries
         self._notifier = notifier
         self._statistics_room = manager.room.questions // 2
         asking = Asking(manager.questions, concurrency, self._statistics_room)
-        self._waves = Waves(asking, journal, self.history, evaluated, notifier)
+        self._waves = Waves(asking, journal, self.history, self.log, evaluated, notifier)
         self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
         self._standing: dict[str, Standing] = {}
         manager.listen(self)
@@ -287,7 +292,7 @@ class FlashQueries:
 
     def _announce(self, session: Session) -> None:
         """Tell whoever waits for a list to change."""
-        self._journal.put(session.id, "queries", _QUERIES_CHANGED.publish(session.id))
+        self._journal.put(session.id, "queries", self.log.publish(session.id, _QUERIES_CHANGED))
 
     def _start(self, session: Session, standing: Standing) -> None:
         """Have whatever is due evaluated."""
@@ -306,12 +311,17 @@ class FlashQueries:
 
     def created(self, session: Session) -> None:
         """There is a new session: tell those who wait for some of its kind."""
-        self._journal.put(session.id, "created", Event("created", {}).publish(session.id))
+        self._journal.put(session.id, "created", self.log.publish(session.id, Event("created", {})))
 
     async def adopted(self, session: Session) -> None:
         """A session is back: so are its queries and what is known of their answers."""
         queries, last = await registrations.read(self._redis, session.id)
         answers = await self.cache.all(session.id)
+        async with in_time():
+            told = await self._redis.hget(stream_keys.meta(session.id), "version")
+        if int(told or 0) < session.version:
+            # Its owner was killed before it could.
+            self._tell(session)
         if not last:
             return
         standing = self._of(session)
@@ -345,6 +355,14 @@ class FlashQueries:
         self._renewed(session)
 
     def _renewed(self, session: Session) -> None:
+        self._tell(session)
+        if session.pre_decode and not session.deleted:
+            self._start(session, self._of(session))
+        elif (standing := self._standing.get(session.id)) is not None:
+            standing.due.set()
+
+    def _tell(self, session: Session) -> None:
+        """Tell subscribers of the present version."""
         event = Event(
             "data_updated",
             {
@@ -356,21 +374,18 @@ class FlashQueries:
         )
         # Whoever does not own the session knows from there which answers are fresh.
         known = ("HSET", stream_keys.meta(session.id), "version", session.version)
-        self._journal.put(session.id, "data", [known, *event.publish(session.id)])
-        if session.pre_decode and not session.deleted:
-            self._start(session, self._of(session))
-        elif (standing := self._standing.get(session.id)) is not None:
-            standing.due.set()
+        self._journal.put(session.id, "data", [known, *self.log.publish(session.id, event)])
 
     async def deleted(self, session: Session) -> None:
         """A session is gone: so are its queries, answers and subscriptions."""
         standing = await self._end(session)
+        await self.log.remember_deletion(session.id)
         queries = [] if standing is None else [query.id for query in standing.registry]
         forget = [
             *registrations.clear(session.id),
             *self.cache.clear(session.id),
             *self.history.clear(session.id, queries),
-            *Event("deleted", {}).publish(session.id),
+            *self.log.publish(session.id, Event("deleted", {})),
         ]
         self._journal.put(session.id, "deleted", forget, behind=True)
 

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
 
@@ -17,8 +17,8 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from flashquery import keys
+from flashquery.cursor import Id, read_id
 from streams.errors import Unavailable
-from streams.journal import Command
 from streams.store import listening
 
 log = logging.getLogger(__name__)
@@ -42,19 +42,32 @@ class Event:
         kind: what.
         data: what clients get to see.
         session_id: whose it is, where it was heard; empty for what concerns a connection alone.
+        at: where it stands in the session's log, where it was heard; None for what is not kept.
+        position: what a subscriber resumes with after it, empty where it cannot.
     """
 
     kind: Kind
     data: dict[str, Any]
     session_id: str = ""
+    at: Id | None = field(default=None, compare=False)
+    position: str = field(default="", compare=False)
 
-    def publish(self, session_id: str) -> list[Command]:
-        """The commands that tell every listening process."""
-        return [("PUBLISH", keys.events(session_id), msgpack.packb([self.kind, self.data]))]
+
+def pack(event: Event) -> bytes:
+    """As msgpack, kind and data."""
+    packed: bytes = msgpack.packb([event.kind, event.data])
+    return packed
+
+
+def _unpack(message: bytes, session_id: str) -> Event:
+    """What was published: the id in the log, empty if there is none, a space, and the event. Raises ValueError."""
+    at, _, packed = message.partition(b" ")
+    kind, data = msgpack.unpackb(packed)
+    return Event(kind, data, session_id, read_id(at) if at else None)
 
 
 class SubscriptionEnded(Exception):
-    """No more events will come; ``reason`` says why. Subscribe again and start from a snapshot."""
+    """No more events will come; ``reason`` says why. Subscribe again and resume, or start from a snapshot."""
 
     def __init__(self, reason: Ended) -> None:
         super().__init__(reason)
@@ -233,13 +246,13 @@ class Hub:
             if not hearing:
                 continue
             try:
-                kind, data = msgpack.unpackb(message["data"])
+                event = _unpack(message["data"], session_id)
             except ValueError:
                 log.warning("an event of session %s is not one of ours and was left out", session_id)
                 continue
             for subscription in hearing:
-                subscription.offer(Event(kind, data, session_id))
-            if kind == "deleted":
+                subscription.offer(event)
+            if event.kind == "deleted":
                 self._deleted(session_id)
 
     def _deleted(self, session_id: str) -> None:

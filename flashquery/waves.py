@@ -17,6 +17,7 @@ from typing import Any
 from flashquery.answers import Answer, AnswerCache
 from flashquery.asking import Asking
 from flashquery.conditions import Values
+from flashquery.eventlog import EventLog
 from flashquery.events import Event
 from flashquery.history import History
 from flashquery.notify import Notifier
@@ -73,6 +74,7 @@ class Waves:
         asking: puts queries to the model.
         journal: where answers and their events go.
         history: of answers.
+        log: of events.
         evaluated: called after each evaluation.
         notifier: told of every answer.
     """
@@ -82,12 +84,14 @@ class Waves:
         asking: Asking,
         journal: Journal,
         history: History,
+        log: EventLog,
         evaluated: Callable[[Evaluated], None],
         notifier: Notifier | None,
     ) -> None:
         self._asking = asking
         self._journal = journal
         self._history = history
+        self._log = log
         self._evaluated = evaluated
         self._notifier = notifier
 
@@ -168,7 +172,7 @@ class Waves:
 
         past = self._history.save(session.id, query.id, answer)
         self._journal.put(session.id, ("history", query.id, answer.version), past)
-        told = [*AnswerCache.save(session.id, query.id, answer), *event.publish(session.id)]
+        told = [*AnswerCache.save(session.id, query.id, answer), *self._log.publish(session.id, event)]
         # Behind the event that tells of its version, though an older answer may be waiting before that.
         self._journal.put(session.id, query.id, told, behind=True)
 

@@ -160,6 +160,7 @@ class Core:
                 concurrency=settings.flash_concurrency,
                 backlog=settings.subscriber_backlog,
                 history=settings.flash_history,
+                kept=settings.events_kept,
                 evaluated=self._evaluated,
             )
             await self._stack.enter_async_context(flash)

@@ -332,6 +332,14 @@ class Settings(BaseSettings):
         ge=1,
         le=1_000_000,
     )
+    events_kept: int = _setting(
+        "Connections",
+        1000,
+        "Events kept per session, so that a client that reconnects is told what it missed: minutes of a busy stream. A"
+        " client that missed more starts from a snapshot.",
+        ge=1,
+        le=100_000,
+    )
 
     @field_validator("context")
     @classmethod

@@ -6,9 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from flashquery.cursor import Cursor, Id
 from flashquery.events import Event, Subscription
+from flashquery.queries import Registry
+from flashquery.replay import Replay
 from flashquery.waves import flash_ready
 from service.core import Core
 from streams.errors import NotFound
@@ -29,15 +32,14 @@ def labelled(event: Event) -> Event | None:
     """For who watches several: every event says whose it is."""
     if not event.session_id:
         return event
-    return Event(event.kind, {"session_id": event.session_id, **event.data}, event.session_id)
+    return replace(event, data={"session_id": event.session_id, **event.data})
 
 
 def _rounded(event: Event) -> Event:
     """With times in whole seconds, as clients get them."""
     if event.kind != "flash_ready":
         return event
-    data = {**event.data, "evaluated_at": int(event.data["evaluated_at"])}
-    return Event(event.kind, data, event.session_id)
+    return replace(event, data={**event.data, "evaluated_at": int(event.data["evaluated_at"])})
 
 
 @dataclass(slots=True)
@@ -46,15 +48,19 @@ class _Watched:
 
     Attributes:
         session: the session.
+        at: where it was created, if that was heard.
         pin: keeps it from expiring until closed.
-        version: the one that ``connected`` told.
-        replayed: by query, version and time of the answer in the snapshot; None until that is taken.
+        opened: whether ``connected`` was told; before that, nothing else is.
+        version: the one that a snapshot told, 0 if there was none.
+        replayed: by query, version and time of the answer in the snapshot.
     """
 
     session: Session
+    at: Id | None = None
     pin: ExitStack = field(default_factory=ExitStack)
+    opened: bool = False
     version: int = 0
-    replayed: dict[int, tuple[int, float]] | None = None
+    replayed: dict[int, tuple[int, float]] = field(default_factory=dict)
 
 
 class Feed:
@@ -63,29 +69,54 @@ class Feed:
     Of each session: ``connected``, every cached answer, and then what happens until it is ``deleted``. The feed goes on
     until the last session that was named is deleted; with a prefix it has no end of its own.
 
+    With a position, ``connected`` says whether the session is ``resumed``: then what happened after that position comes
+    next, instead of the answers.
+
     Args:
         core: where sessions, answers and events come from.
-        sessions: named ones.
+        sessions: ids of named ones.
         prefix: all whose ids start so, those to come included.
         shape: how events are put.
+        after: the position to resume from.
 
     Attributes:
         queue: what waits for the subscriber; replies to it may be added.
+
+    Raises:
+        NotFound: a session that is named does not exist, and there is no position to tell its end from.
     """
 
     queue: Subscription
 
     def __init__(
-        self, core: Core, sessions: Iterable[Session] = (), prefix: str | None = None, shape: Shape = bare
+        self,
+        core: Core,
+        sessions: Iterable[str] = (),
+        prefix: str | None = None,
+        shape: Shape = bare,
+        after: Cursor | None = None,
     ) -> None:
         self._manager, self._flash = core.manager, core.flash
-        self._named = tuple(sessions)
+        self._named: list[Session] = []
+        self._missing: dict[str, NotFound] = {}
         self._prefix = prefix
         self._shape = shape
+        self._after = after
+        self._cursor = Cursor(0)
+        self._replay: Replay | None = None
+        # Where the snapshots have come to an end that a client can resume from.
+        self._whole = False
         self._watched: dict[str, _Watched] = {}
         self._unopened: deque[_Watched] = deque()
         self._ready: deque[Event] = deque()
         self._stack = ExitStack()
+        for session_id in sessions:
+            try:
+                self._named.append(self._manager.get(session_id))
+            except NotFound as error:
+                if after is None:
+                    raise
+                self._missing[session_id] = error
 
     def __enter__(self) -> Feed:
         named = (session.id for session in self._named)
@@ -108,10 +139,17 @@ class Feed:
         """Take the first snapshot, so that a store that does not answer is told of before anything is sent.
 
         Raises:
+            NotFound: a session that was named does not exist, and its end is not known either.
             RedisError: it does not.
         """
-        if self._unopened:
-            await self._open(self._unopened.popleft())
+        if not (self._named or self._missing) and self._prefix is None:
+            return  # a producer's: nothing is heard
+        self._cursor = Cursor(await self._flash.log.now())
+        if self._after is not None:
+            await self._resume(self._after)
+        self._whole = self._replay is not None or not self._unopened
+        if self._unopened and not self._ready:
+            await self._open_next()
 
     async def next(self, timeout: float) -> Event | None:
         """The next event, or None after ``timeout`` seconds of silence.
@@ -126,58 +164,127 @@ class Feed:
             if self._ready:
                 event: Event | None = self._ready.popleft()
             elif self._unopened:
-                await self._open(self._unopened.popleft())
+                await self._open_next()
                 continue
+            elif self._replay is not None and (missed := await self._replay.next()) is not None:
+                event = self._heard(missed, missed=True)
             else:
                 event = await self.queue.next(max(0.0, until - loop.time()))
                 if event is None:
                     return None
-                event = self._heard(event)
-            shown = None if event is None else self._shape(_rounded(event))
+                event = None if self._is_told(event) else self._heard(event)
+            shown = None if event is None else self._shape(_rounded(self._placed(event)))
             if shown is not None:
                 return shown
 
-    def _watch(self, session: Session) -> None:
+    def _placed(self, event: Event) -> Event:
+        """With what to resume from after it."""
+        if event.at is None:
+            return event
+        self._cursor = self._cursor.moved(event.session_id, event.at)
+        return replace(event, position=str(self._cursor))
+
+    def _watch(self, session: Session, at: Id | None = None) -> None:
         if session.id in self._watched:
             return
-        watched = self._watched[session.id] = _Watched(session)
+        watched = self._watched[session.id] = _Watched(session, at)
         watched.pin.enter_context(session.pinned())
         self._unopened.append(watched)
+
+    def _forget(self, session_id: str) -> bool:
+        """Whether there was something to forget."""
+        watched = self._watched.pop(session_id, None)
+        if watched is not None:
+            watched.pin.close()
+        return watched is not None
+
+    async def _resume(self, after: Cursor) -> None:
+        """Begin where the subscriber was. Sessions of which it would miss something begin anew."""
+        deleted: set[str] | None = set()
+        if self._prefix is not None:
+            deleted = await self._flash.log.deletions(after.ms)
+        # A position that is still to come is none that was given out over this Redis.
+        known = deleted is not None and after.ms <= self._cursor.ms
+        gone = {session_id for session_id in deleted or () if session_id.startswith(self._prefix or "")}
+        asked = self._watched.keys() | self._missing.keys() | gone
+        replay = Replay(self._flash.log, after, self._cursor.ms, len(asked))
+        before = await replay.begin(asked) if known else {}
+        for session_id, error in self._missing.items():
+            # Nothing was told of it yet but, if that is known, that it is gone.
+            if before.get(session_id, error) is not None:
+                raise error
+        anew: deque[_Watched] = deque()
+        for watched in self._unopened:
+            session_id = watched.session.id
+            if session_id not in before:
+                anew.append(watched)
+            elif (last := before[session_id]) is None or last.kind == "deleted":
+                self._forget(session_id)  # it came later, as will be told
+            else:
+                self._connect(watched, resumed=True)
+        self._unopened = anew
+        if before:
+            self._replay, self._cursor = replay, after
+        if not self._named and self._prefix is None:
+            self.queue.end("deleted")
+
+    async def _open_next(self) -> None:
+        await self._open(self._unopened.popleft())
+        if not self._unopened and not self._whole:
+            self._whole = True
+            if self._ready:
+                self._ready[-1] = replace(self._ready[-1], position=str(self._cursor))
 
     async def _open(self, watched: _Watched) -> None:
         """``connected``, then every cached answer."""
         session = watched.session
         answers = await self._flash.cache.all(session.id)
-        try:
-            registry = self._flash.registry(session)
-        except NotFound:
-            return  # deleted before its turn, as will be told
         # Taken after the answers, so that none of them is of a version that was not told of.
-        connected = {"session_id": session.id, "data_version": session.version, "flash_queries": len(registry)}
-        # An acknowledgement comes before what its data causes, and some of that may be in the snapshot.
-        self._ready.extend(self.queue.pull("push_ack"))
-        self._ready.append(Event("connected", connected, session.id))
-        watched.version, watched.replayed = session.version, {}
-        for query in registry:
+        registry = self._connect(watched, resumed=False)
+        watched.version = session.version
+        for query in registry or ():
             if (answer := answers.get(query.id)) is not None:
                 self._ready.append(Event("flash_ready", flash_ready(query, answer), session.id))
                 watched.replayed[query.id] = answer.version, answer.evaluated_at
 
-    def _heard(self, event: Event) -> Event | None:
-        """The event, if it is for subscribers and not told yet."""
+    def _connect(self, watched: _Watched, *, resumed: bool) -> Registry | None:
+        """Tell of the session; its queries, or None if it was deleted before its turn, as will be told."""
+        session = watched.session
+        try:
+            registry = self._flash.registry(session)
+        except NotFound:
+            return None
+        connected = {"session_id": session.id, "data_version": session.version, "flash_queries": len(registry)}
+        if self._after is not None and watched.at is None:
+            connected["resumed"] = resumed
+        # An acknowledgement comes before what its data causes, and some of that may be in the snapshot.
+        self._ready.extend(self.queue.pull("push_ack"))
+        self._ready.append(Event("connected", connected, session.id, watched.at))
+        watched.opened = True
+        return registry
+
+    def _is_told(self, event: Event) -> bool:
+        """Whether something that is heard live was replayed already."""
+        if event.at is None or self._replay is None:
+            return False
+        return event.at <= self._replay.told.get(event.session_id, (0, 0))
+
+    def _heard(self, event: Event, *, missed: bool = False) -> Event | None:
+        """The event, if it is for subscribers and not told yet.
+
+        Args:
+            event: the event.
+            missed: it is replayed, and may be of sessions that were gone before the feed began.
+        """
         if event.kind in _REPLIES:
             return event
-        watched = self._watched.get(event.session_id)
         if event.kind == "created":
-            self._created(event.session_id)
-            return None
-        if watched is None or event.kind == "queries_changed":
+            self._created(event, missed)
             return None
         if event.kind == "deleted":
-            del self._watched[event.session_id]
-            watched.pin.close()
-            return event
-        if watched.replayed is None:
+            return event if self._forget(event.session_id) or missed else None
+        watched = self._watched.get(event.session_id)
+        if watched is None or not watched.opened or event.kind == "queries_changed":
             return None
         if event.kind == "data_updated" and event.data["data_version"] <= watched.version:
             return None
@@ -188,8 +295,10 @@ class Feed:
                 return None
         return event
 
-    def _created(self, session_id: str) -> None:
+    def _created(self, event: Event, missed: bool) -> None:
+        if missed:
+            self._forget(event.session_id)  # one of the same name that was there before
         try:
-            self._watch(self._manager.get(session_id))
+            self._watch(self._manager.get(event.session_id), event.at)
         except NotFound:
             return  # and deleted already

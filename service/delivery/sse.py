@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import orjson
 from aiohttp import web
 
-from flashquery.events import SubscriptionEnded
+from flashquery.events import Event, SubscriptionEnded
 from service.delivery.feed import Feed
+from service.delivery.resume import tell_lost
+from service.errors import request_id
 from service.keys import SETTINGS
 from streams.errors import AskaheadError
+
+log = logging.getLogger(__name__)
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -36,6 +41,12 @@ def event_frame(kind: str, payload: object) -> bytes:
     return b"event: " + kind.encode() + b"\n" + data_frame(payload)
 
 
+def _frame(event: Event) -> bytes:
+    """With the position that a client comes back with."""
+    position = f"id: {event.position}\n".encode() if event.position else b""
+    return position + event_frame(event.kind, event.data)
+
+
 async def write(request: web.Request, response: web.StreamResponse, frames: bytes) -> None:
     """Write to a client that has to read on: nothing may be held for one that does not.
 
@@ -46,6 +57,7 @@ async def write(request: web.Request, response: web.StreamResponse, frames: byte
         async with asyncio.timeout(request.app[SETTINGS].ws_read_timeout_seconds):
             await response.write(frames)
     except TimeoutError:
+        log.info("request %s was cut off: its client does not read", request_id(request))
         # An orderly end would wait for the client as well.
         if request.transport is not None:
             request.transport.abort()
@@ -85,7 +97,8 @@ async def stream_events(request: web.Request, feed: Feed) -> web.StreamResponse:
         try:
             while True:
                 event = await feed.next(patience)
-                frame = b": heartbeat\n\n" if event is None else event_frame(event.kind, event.data)
-                await write(request, response, frame)
-        except SubscriptionEnded:
+                await write(request, response, b": heartbeat\n\n" if event is None else _frame(event))
+        except SubscriptionEnded as ended:
+            if tell_lost(request, ended.reason):
+                await write(request, response, event_frame("error", {"reason": ended.reason}))
             return response

@@ -19,6 +19,7 @@ from service.bodies import parse
 from service.core import CORE
 from service.cors import origin_allowed
 from service.delivery.feed import Feed
+from service.delivery.resume import tell_lost
 from service.errors import Forbidden, error_body, request_id
 from service.keys import METRICS, SETTINGS
 from streams.errors import AskaheadError, InvalidInput
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _MSGPACK = "msgpack"
 _PING = b"hb"
 _MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
+# What a client that misses events is closed with: try again later.
+_TRY_AGAIN = 1013
 # How long a client has to answer a close frame.
 _CLOSE_SECONDS = 1.0
 # The feed's end, the client's, a client that does not read, and a store that does not answer.
@@ -82,20 +85,29 @@ class Socket(Generic[M]):
             for task in (writer, reader):
                 task.cancel()
             results = await asyncio.gather(writer, reader, return_exceptions=True)
+            closing = b""
             for result in results:
-                if isinstance(result, Exception) and not isinstance(result, _ENDINGS):
+                if isinstance(result, SubscriptionEnded) and tell_lost(self._request, result.reason):
+                    closing = _TRY_AGAIN.to_bytes(2, "big") + result.reason.encode()
+                elif isinstance(result, TimeoutError):
+                    log.info("request %s was cut off: its client does not read or is silent", request_id(self._request))
+                elif isinstance(result, Exception) and not isinstance(result, _ENDINGS):
                     log.error("the socket of %s failed", request_id(self._request), exc_info=result)
-            await self._close()
+            await self._close(closing)
         return self._ws
 
-    async def _close(self) -> None:
-        """Exchange close frames, ours empty, no status; the connection is not reused."""
+    async def _close(self, closing: bytes) -> None:
+        """Exchange close frames; the connection is not reused.
+
+        Args:
+            closing: status and reason. There are none, as official clients expect, but where a client misses events.
+        """
         transport = self._request.transport
         if transport is None or transport.is_closing():
             return
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._ws.send_frame(b"", WSMsgType.CLOSE)
+                await self._ws.send_frame(closing, WSMsgType.CLOSE)
                 # Closed while data of the client's is on its way, the connection would be reset, and the frame lost.
                 while (await self._ws.receive()).type in _MESSAGES:
                     continue
@@ -119,7 +131,9 @@ class Socket(Generic[M]):
                 ping_at = time.monotonic() + self._heartbeat
 
     async def _send(self, event: Event) -> None:
-        message = {"type": event.kind, "data": event.data}
+        message: dict[str, object] = {"type": event.kind, "data": event.data}
+        if event.position:
+            message["id"] = event.position
         async with asyncio.timeout(self._patience):
             if self._ws.ws_protocol == _MSGPACK:
                 await self._ws.send_bytes(msgpack.packb(message))
@@ -132,10 +146,7 @@ class Socket(Generic[M]):
         binary = self._ws.ws_protocol == _MSGPACK
         expected = WSMsgType.BINARY if binary else WSMsgType.TEXT
         while True:
-            try:
-                frame = await self._ws.receive()
-            except TimeoutError:
-                return
+            frame = await self._ws.receive()
             if frame.type not in _MESSAGES:
                 return
             session_id = ""

@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from flashquery import events as events_module
+from flashquery.eventlog import EventLog
 from flashquery.events import Event, Hub, Subscription, SubscriptionEnded
 from streams.errors import Unavailable
 from tests.flashquery.conftest import Store
@@ -34,7 +35,8 @@ def end(session_id: str) -> Event:
 
 
 async def publish(redis: Redis, *events: Event) -> None:
-    await run(redis, chain.from_iterable(event.publish(event.session_id) for event in events))
+    log = EventLog(redis, 1000)
+    await run(redis, chain.from_iterable(log.publish(event.session_id, event) for event in events))
 
 
 async def ending(subscription: Subscription) -> str:

@@ -149,10 +149,12 @@ async def test_the_death_of_the_embedded_one(tmp_path: Path, caplog: pytest.LogC
         files.touch()
         os.kill(int((tmp_path / "valkey" / "valkey.pid").read_text()), signal.SIGKILL)
         await _health(client, "degraded")
-        version = await _push(client)
+        # What is pushed meanwhile is acknowledged once it can be written.
+        pushing = asyncio.create_task(_push(client))
         files.unlink()
         aside.rename(files)
         await _health(client, "ok")
+        version = await pushing
         assert await client.app[REDIS].get("before") == b"kept"
         await _stored(client, version)
         await _subscribed_again(client, caplog)

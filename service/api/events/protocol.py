@@ -9,9 +9,10 @@ from pydantic import Field, model_validator
 from service.api.fields import SESSION_ID
 from service.api.sessions.protocol import SocketMessage
 from service.bodies import Strict
+from service.delivery.resume import SocketQuery, StreamQuery
 
 
-class FeedQuery(Strict):
+class _Watching(Strict):
     """Which sessions a connection hears of."""
 
     session: Annotated[
@@ -25,6 +26,14 @@ class FeedQuery(Strict):
             description="Every session whose id starts so, those created later included; empty for all.",
         ),
     ] = None
+
+
+class FeedQuery(_Watching, StreamQuery):
+    """Query string of the event stream of several sessions."""
+
+
+class FeedSocketQuery(_Watching, SocketQuery):
+    """Query string of the websocket of several sessions."""
 
 
 class AddressedMessage(SocketMessage):

@@ -18,7 +18,7 @@ from streams.session import Session
 
 async def events(request: web.Request, session: Session) -> web.StreamResponse:
     """Stream what happens to the session."""
-    return await stream_events(request, Feed(request.app[CORE], [session], shape=_in_stream))
+    return await stream_events(request, Feed(request.app[CORE], [session.id], shape=_in_stream))
 
 
 async def socket(request: web.Request, session: Session) -> web.StreamResponse:
@@ -27,7 +27,7 @@ async def socket(request: web.Request, session: Session) -> web.StreamResponse:
     def shape(event: Event) -> Event | None:
         return _in_socket(session, event)
 
-    feed = Feed(request.app[CORE], [session], shape=shape)
+    feed = Feed(request.app[CORE], [session.id], shape=shape)
     return await serve_socket(request, feed, SocketMessage, lambda _: session.id)
 
 

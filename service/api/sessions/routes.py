@@ -22,6 +22,7 @@ from service.api.sessions.generate import generate
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
 from service.delivery.feed import Feed
+from service.delivery.resume import SocketQuery, StreamQuery, position
 from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
 from service.keys import METRICS
@@ -128,12 +129,13 @@ async def warm(request: web.Request) -> web.Response:
 
 async def events(request: web.Request) -> web.StreamResponse:
     session = session_of(request)
-    return await stream_events(request, Feed(request.app[CORE], [session]))
+    after = position(request, query_model(request, StreamQuery))
+    return await stream_events(request, Feed(request.app[CORE], [session.id], after=after))
 
 
 async def socket(request: web.Request) -> web.StreamResponse:
     session = session_of(request)
-    feed = Feed(request.app[CORE], [session])
+    feed = Feed(request.app[CORE], [session.id], after=position(request, query_model(request, SocketQuery)))
     return await serve_socket(request, feed, protocol.SocketMessage, lambda _: session.id)
 
 
@@ -243,8 +245,10 @@ OPERATIONS = (
         tag="Events",
         summary="Stream events (SSE)",
         description="`connected`, a `flash_ready` for every cached answer, then `data_updated` and `flash_ready` as "
-        "they happen. Ends when the session is deleted, the client falls behind, or the server stops: reconnect and "
-        f"start from the replay. {OLD_SHAPES}",
+        "they happen. Ends when the session is deleted, the client falls behind, or the server stops: reconnect with "
+        "`Last-Event-ID`. If `connected` then says `resumed`, what came after that event follows, and no replay. "
+        f"{OLD_SHAPES}",
+        query=StreamQuery,
         content_types=("text/event-stream",),
         statuses=_NOT_FOUND,
         streams=True,
@@ -256,7 +260,8 @@ OPERATIONS = (
         tag="Events",
         summary="Session websocket",
         description="Push data and receive the events, as JSON text frames, or msgpack binary frames under the "
-        f"`msgpack` subprotocol. {OLD_SHAPES}",
+        f"`msgpack` subprotocol. `resume` goes on after an event, by its `id`. {OLD_SHAPES}",
+        query=SocketQuery,
         statuses={**_NOT_FOUND, 101: "Switching protocols."},
         streams=True,
     ),

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgpack
 import pytest
-from aiohttp import ClientWebSocketResponse
 from redis.asyncio import Redis
 
 from tests import apps
 from tests.apps import answered, call, core, ok, settled
 from tests.engine.fast import FastEngine
 from tests.service.delivery.frames import PING, PONG, TEXT, UPGRADE, raw
+from tests.service.delivery.messages import receive, receive_msgpack
 
 SESSION = "/v1/sessions/s"
 WS = f"{SESSION}/ws"
@@ -28,10 +28,6 @@ async def _session(client: apps.Client) -> None:
 async def push(client: apps.Client) -> None:
     await ok(client, "POST", f"{SESSION}/push", {"data": "x"})
     await settled(client, "s")
-
-
-async def receive(socket: ClientWebSocketResponse) -> Any:
-    return await socket.receive_json(timeout=10)
 
 
 # Messages
@@ -167,22 +163,19 @@ async def test_the_msgpack_subprotocol_speaks_binary_frames(client: apps.Client)
     async with client.ws_connect(WS, protocols=["other", "msgpack"]) as socket:
         assert socket.protocol == "msgpack"
 
-        async def next_message() -> Any:
-            return msgpack.unpackb(await socket.receive_bytes(timeout=10))
-
-        assert await next_message() == CONNECTED
+        assert await receive_msgpack(socket) == CONNECTED
         await socket.send_bytes(msgpack.packb({"type": "push", "data": ["a", "b"]}))
-        ack = await next_message()
+        ack = await receive_msgpack(socket)
         assert (ack["type"], ack["data"]["pushed"]) == ("push_ack", 2)
-        assert (await next_message())["type"] == "data_updated"
+        assert (await receive_msgpack(socket))["type"] == "data_updated"
         for refused in (b"\xc1", msgpack.packb([1]), msgpack.packb({"type": "push", "data": b"bytes"})):
             await socket.send_bytes(refused)
-            error = await next_message()
+            error = await receive_msgpack(socket)
             assert (error["type"], error["data"]["code"]) == ("error", 400)
         await socket.send_str('{"type":"ping"}')
-        assert (await next_message())["type"] == "error"
+        assert (await receive_msgpack(socket))["type"] == "error"
         await socket.send_bytes(msgpack.packb({"type": "ping"}))
-        assert (await next_message())["type"] == "pong"
+        assert (await receive_msgpack(socket))["type"] == "pong"
 
 
 async def test_other_subprotocols_are_not_taken(client: apps.Client) -> None:

@@ -180,7 +180,7 @@ async def test_a_subscriber_that_falls_behind_is_closed(redis: Redis, tmp_path: 
             (subscription,) = core(client).flash.hub._named["s"]
             for version in range(3):
                 subscription.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}, "s"))
-            assert await socket.rest() == [(CLOSE, b"")]
+            assert await socket.rest() == [(CLOSE, struct.pack("!H", 1013) + b"lagging")], "try again later"
 
 
 async def test_a_client_that_never_reads_is_dropped(

@@ -8,13 +8,13 @@ from typing import Any
 import msgpack
 import orjson
 import pytest
-from aiohttp import ClientWebSocketResponse
 from redis.asyncio import Redis
 
 from tests import apps
 from tests.apps import answered, call, core, ok, settled, until
 from tests.engine.fast import FastEngine
 from tests.service.delivery.frames import CLOSE, TEXT, UPGRADE, raw
+from tests.service.delivery.messages import receive, receive_msgpack, unplaced
 
 BOTH = "/v1/ws?session=a&session=b"
 
@@ -27,10 +27,6 @@ async def _sessions(client: apps.Client) -> None:
 
 async def create(client: apps.Client, session_id: str) -> None:
     await ok(client, "POST", "/v1/sessions", {"id": session_id})
-
-
-async def receive(socket: ClientWebSocketResponse) -> Any:
-    return await socket.receive_json(timeout=10)
 
 
 def connected(session_id: str, version: int = 0, queries: int = 0) -> dict[str, Any]:
@@ -144,7 +140,7 @@ async def test_it_closes_when_the_last_named_session_is_deleted(client: apps.Cli
         for session_id in ("b", "a"):
             await ok(client, "DELETE", f"/v1/sessions/{session_id}")
         frames = await socket.rest()
-        deletions = [orjson.loads(payload) for opcode, payload in frames if opcode == TEXT]
+        deletions = [unplaced(orjson.loads(payload)) for opcode, payload in frames if opcode == TEXT]
         assert deletions == [{"type": "deleted", "data": {"session_id": session_id}} for session_id in ("b", "a")]
         assert frames[-1] == (CLOSE, b"")
     await until(lambda: not core(client).flash.hub.subscribers)
@@ -191,17 +187,13 @@ async def test_a_refused_message_is_an_error_and_no_end(
 
 async def test_the_msgpack_subprotocol_speaks_binary_frames(client: apps.Client) -> None:
     async with client.ws_connect(BOTH, protocols=["msgpack"]) as socket:
-
-        async def next_message() -> Any:
-            return msgpack.unpackb(await socket.receive_bytes(timeout=10))
-
-        assert [await next_message() for _ in range(2)] == [connected("a"), connected("b")]
+        assert [await receive_msgpack(socket) for _ in range(2)] == [connected("a"), connected("b")]
         await socket.send_bytes(msgpack.packb(push("b", ["x", "y"])))
         for kind in ("push_ack", "data_updated"):
-            message = await next_message()
+            message = await receive_msgpack(socket)
             assert (message["type"], message["data"]["session_id"]) == (kind, "b")
         await socket.send_bytes(msgpack.packb(push("nowhere")))
-        assert (await next_message())["data"]["code"] == 404
+        assert (await receive_msgpack(socket))["data"]["code"] == 404
 
 
 async def test_the_socket_of_one_session_takes_no_other(client: apps.Client) -> None:
