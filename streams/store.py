@@ -114,7 +114,8 @@ def _master(address: Address, stack: AsyncExitStack) -> Redis:
         "retry": Retry(NoBackoff(), 0),
     }
     sentinel = Sentinel(list(address.nodes), sentinel_kwargs=bounds | address.sentinel_options)  # type: ignore[no-untyped-call]
-    stack.push_async_callback(sentinel.aclose)
+    for client in sentinel.sentinels:
+        stack.push_async_callback(client.aclose)
     return cast(Redis, sentinel.master_for(address.service, db=address.db, **_CONNECTION, **address.options))
 
 

@@ -270,12 +270,7 @@ class Feed:
         return event.at <= self._replay.told.get(event.session_id, (0, 0))
 
     def _heard(self, event: Event, *, missed: bool = False) -> Event | None:
-        """The event, if it is for subscribers and not told yet.
-
-        Args:
-            event: the event.
-            missed: it is replayed, and may be of sessions that were gone before the feed began.
-        """
+        """The event, if it is for subscribers and not told yet. What was ``missed`` may be of sessions long gone."""
         if event.kind in _REPLIES:
             return event
         if event.kind == "created":

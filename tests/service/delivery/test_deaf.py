@@ -52,7 +52,7 @@ async def publish(redis: Redis, log: EventLog, number: int) -> None:
             await asyncio.sleep(0.01)
 
 
-# The listener takes some ten thousand events a second, on a machine of its own.
+# The listener takes several thousand events a second, on a machine of its own.
 @pytest.mark.timeout(600)
 async def test_subscribers_that_never_read_are_dropped_and_hold_no_memory(
     redis: Redis, redis_url: str, tmp_path: Path
