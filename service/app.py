@@ -16,6 +16,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from flashquery.store import connect
+from service.access.clients import Clients
+from service.access.guard import lift_deadline
 from service.api.chat import routes as chat
 from service.api.events import routes as events
 from service.api.flash import routes as flash
@@ -30,7 +32,7 @@ from service.budget import BodyBudget
 from service.core import CORE, Core
 from service.cors import add_cors_headers, cors_middleware
 from service.errors import error_middleware, stamp_response
-from service.keys import BODIES, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
+from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.metrics import Metrics, http_metrics
 from service.openapi import add_routes, build
 from service.settings import Settings
@@ -75,6 +77,9 @@ def create_app(
         engine: use this engine, or what this blocking function returns, instead of loading ``settings.model``.
         redis: use this client (returning bytes) instead of ``settings.redis_url``; the caller closes it.
         failed: called when the server cannot be brought up.
+
+    Raises:
+        KeysFileError: the file of keys is wrong.
     """
     metrics = Metrics(lambda: _gauges(app))
     app = web.Application(
@@ -84,6 +89,7 @@ def create_app(
     )
     app[SETTINGS] = settings
     app[METRICS] = metrics
+    app[CLIENTS] = Clients(settings)
     app[BODIES] = BodyBudget(settings.max_bodies_bytes)
     app[MODEL_CARD] = ModelCard(
         name=settings.model or DEFAULT_MODEL, context=settings.context or 0, created=int(time.time())
@@ -92,6 +98,7 @@ def create_app(
     add_routes(app, OPERATIONS)
     app.on_response_prepare.append(stamp_response)
     app.on_response_prepare.append(add_cors_headers)
+    app.on_response_prepare.append(lift_deadline)
     app.on_shutdown.append(_drain)
     app.cleanup_ctx.append(partial(_parts, engine=engine, redis=redis, failed=failed))
     return app
@@ -191,8 +198,11 @@ async def _serve(settings: Settings) -> int:
         failed.set()
         stop.set()
 
+    application = create_app(settings, failed=fail)
+    if settings.api_keys_file is not None:
+        loop.add_signal_handler(signal.SIGHUP, application[CLIENTS].reload)
     runner = web.AppRunner(
-        create_app(settings, failed=fail),
+        application,
         handler_cancellation=True,
         access_log=logging.getLogger("aiohttp.access") if settings.log_level == "debug" else None,
         shutdown_timeout=_CANCEL_SECONDS,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from service.access.visible import visible
 from service.api.fields import SESSION_ID
 from service.api.runs import Run
-from service.core import CORE
 from service.delivery.sse import DONE, data_frame, event_frame
 from service.errors import error_body, request_id
 from service.keys import SETTINGS
@@ -31,11 +31,11 @@ def find_session(request: web.Request, session_id: str, param: str) -> Session:
 
     Raises:
         InvalidInput: that is no session id.
-        NotFound: there is no such session.
+        NotFound: there is no such session, or the client may not know of it.
     """
     if not _ID.fullmatch(session_id):
         raise InvalidInput(f"{param}: must be 1 to 128 of A-Z a-z 0-9 _ -", param=param)
-    return request.app[CORE].manager.get(session_id)
+    return visible(request).get(session_id)
 
 
 def session_of(request: web.Request) -> Session:

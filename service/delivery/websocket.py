@@ -14,13 +14,13 @@ from aiohttp import WSMsgType, web
 from redis.exceptions import RedisError
 
 from flashquery.events import Event, SubscriptionEnded
+from service.access.visible import visible
 from service.api.sessions.protocol import SocketMessage
 from service.bodies import parse
-from service.core import CORE
 from service.cors import origin_allowed
 from service.delivery.feed import Feed
 from service.errors import Forbidden, error_body, request_id
-from service.keys import METRICS, SETTINGS
+from service.keys import CLIENT, METRICS, SETTINGS
 from streams.errors import AskaheadError, InvalidInput
 from streams.intake import Item
 
@@ -54,7 +54,8 @@ class Socket(Generic[M]):
     def __init__(self, request: web.Request, feed: Feed, model: type[M], target: Callable[[M], str]) -> None:
         settings = request.app[SETTINGS]
         self._request = request
-        self._manager = request.app[CORE].manager
+        self._client = request[CLIENT]
+        self._sessions = visible(request)
         self._metrics = request.app[METRICS]
         self._feed = feed
         self._model = model
@@ -140,6 +141,7 @@ class Socket(Generic[M]):
                 return
             session_id = ""
             try:
+                self._client.spend()
                 if frame.type is not expected:
                     raise InvalidInput(
                         "this socket speaks msgpack in binary frames"
@@ -164,7 +166,7 @@ class Socket(Generic[M]):
 
     async def _push(self, session_id: str, items: Sequence[Item]) -> None:
         started = time.monotonic()
-        ack = await self._manager.push(self._manager.get(session_id), items)
+        ack = await self._sessions.manager.push(self._sessions.get(session_id), items)
         self._metrics.push_ack.observe(time.monotonic() - started)
         data = {
             "pushed": ack.pushed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from service.access.visible import visible
 from service.api.events.protocol import AddressedMessage, FeedQuery
 from service.bodies import query_model
 from service.core import CORE
@@ -21,12 +22,13 @@ def _feed(request: web.Request, query: FeedQuery) -> Feed:
     Raises:
         InvalidInput: it names more sessions than there can be.
         NotFound: one of them does not exist.
+        Forbidden: the client may know of no session whose id starts so.
     """
     most = request.app[SETTINGS].max_sessions
     if len(query.session) > most:
         raise InvalidInput(f"session: at most {most} can be named; give their `prefix`", param="session")
-    core = request.app[CORE]
-    return Feed(core, map(core.manager.get, query.session), query.prefix, labelled)
+    sessions = visible(request)
+    return Feed(request.app[CORE], map(sessions.get, query.session), sessions.prefix(query.prefix), labelled)
 
 
 async def events(request: web.Request) -> web.StreamResponse:

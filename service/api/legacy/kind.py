@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from service.access.visible import visible
 from service.api.conversation import IN_THE_HEADER
 from service.api.requests import SESSION_HEADER, bound_session, session_of
-from service.core import CORE
 from streams.errors import InvalidInput, NotFound
 from streams.session import Session
 
@@ -71,7 +71,7 @@ def chat_session(request: web.Request, named: str | None) -> Session | None:
     if named is None:
         return bound_session(request)
     try:
-        session = request.app[CORE].manager.get(named)
+        session = visible(request).get(named)
     except NotFound:
         session = None
     if session is None or not is_legacy(session) or SESSION_HEADER in request.headers:

@@ -10,6 +10,7 @@ from functools import partial
 from aiohttp import web
 from pydantic import BaseModel
 
+from service.access.visible import visible
 from service.api.flash.registration import check_number, register_all
 from service.api.legacy import protocol, views
 from service.api.legacy.completions import complete
@@ -42,7 +43,7 @@ async def init(request: web.Request) -> web.Response:
         raise InvalidInput(f"context: this model has {context} tokens; ask for less, or nothing", param="context")
     check_number(request, body.flash)
     with renaming({"system": "prompt", "window": "window_size"}):
-        session = manager.create(
+        session = visible(request).create(
             system=body.prompt,
             type=BUILTIN[body.type],
             window=Window(body.window_size),

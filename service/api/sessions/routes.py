@@ -10,6 +10,7 @@ from functools import partial
 
 from aiohttp import web
 
+from service.access.visible import visible
 from service.api.chat.protocol import ChatBody
 from service.api.flash.registration import check_number, register, register_all
 from service.api.legacy import events as old_events
@@ -39,7 +40,7 @@ def _respond_session(request: web.Request, session: Session) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.SessionCreate, allow_empty=True)
     check_number(request, body.flash)
-    session = request.app[CORE].manager.create(
+    session = visible(request).create(
         body.id,
         body.system,
         type=await entry_type(body.type),
@@ -52,7 +53,7 @@ async def create(request: web.Request) -> web.Response:
 
 async def list_sessions(request: web.Request) -> web.Response:
     core = request.app[CORE]
-    manager, sessions = core.manager, core.manager.sessions()
+    manager, sessions = core.manager, visible(request).all()
     old = [summary(session, manager) for session in sessions if is_legacy(session)]
     listed = protocol.SessionList(
         data=[protocol.SessionObject.of(session, core.flash.ready(session)) for session in sessions],
@@ -158,7 +159,7 @@ OPERATIONS = (
         handler=list_sessions,
         tag="Sessions",
         summary="List sessions",
-        description="Oldest first. Does not restart idle clocks.",
+        description="Oldest first; of a key with a prefix, those it may know of. Does not restart idle clocks.",
         response=protocol.SessionList,
     ),
     Operation(
