@@ -125,7 +125,7 @@ def parse_keys(content: bytes) -> tuple[Key, ...]:
         document = tomllib.loads(content.decode())
     except UnicodeDecodeError:
         raise KeysFileError("is not UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         # The rest of the message may repeat what stands there.
         place = _PLACE.search(str(error))
         raise KeysFileError(f"is not TOML{f', {place[1]}' if place else ''}") from None
