@@ -77,12 +77,11 @@ def calls(operation: Operation, session_id: str) -> list[Call]:
                 Call(template, body, {SESSION_HEADER: session_id}),
                 Call(template, {**body, "session_id": session_id}),
             ]
-        case "POST /v1/messages/count_tokens":
-            return [Call(template, body, {SESSION_HEADER: session_id})]
         case (
             "GET /v1/sessions"
             | "POST /v1/sessions/init"
             | "POST /v1/completions"
+            | "POST /v1/messages/count_tokens"
             | "GET /v1/models"
             | "GET /v1/models/{id}"
             | "GET /health"

@@ -71,7 +71,7 @@ async def state(client: apps.Client) -> list[Any]:
             session.queue.total_pushed,
             session.last_used,
             session.window,
-            [(query.id, query.options) for query in queries],
+            [(query.id, query.text, query.max_tokens) for query in queries],
         )
         for session, queries in zip(sessions, registries, strict=True)
     ]
@@ -93,19 +93,16 @@ async def test_anothers_session_is_as_one_that_is_not_there(
 @every_operation
 @pytest.mark.parametrize("old", [False, True], ids=["new", "old"])
 async def test_its_own_session_is_there(client: apps.Client, operation: Operation, old: bool) -> None:
-    served = False
     for number in range(len(calls(operation, "acme-0"))):
         session_id = f"acme-{next(_NUMBERS)}"
-        if operation.method != "POST" or operation.template != "/v1/sessions":
+        if f"{operation.method} {operation.template}" != "POST /v1/sessions":
             await make(client, session_id, old=old)
         call = calls(operation, session_id)[number]
         async with client.request(operation.method, call.path, json=call.body, headers=call.headers | ACME) as response:
-            assert response.status not in (401, 403, 404), call
-            served = served or response.status < 300 or response.status == 101
+            # Beside 400, where it is of the other generation.
+            assert response.status in (101, 200, 400), call
             response.close()
         await client.delete(f"/v1/sessions/{session_id}", headers=MAIN)
-    wrong_style = old != (operation.tag == "Old generation") and operation.request is not None
-    assert served or wrong_style or operation.tag == "Old generation" or not calls(operation, "acme-0")
 
 
 @every_operation
