@@ -148,3 +148,10 @@ async def test_a_key_that_is_withdrawn_ends_what_it_opened(redis: Redis, tmp_pat
             assert (await call(client, "GET", "/v1/models", headers=ACME))[0] == 401
             await others.send_json({"type": "push", "session_id": "rival-1", "data": "x"})
             assert (await others.receive_json(timeout=10))["type"] == "push_ack"
+
+
+async def test_headers_and_addresses_have_a_length(client: apps.Client) -> None:
+    assert (await client.get("/v1/models", headers={"x-long": "x" * 8000})).status == 200
+    assert (await client.get("/v1/models", headers={"x-long": "x" * 9000})).status == 400
+    assert (await client.get("/v1/models?" + "x" * 9000)).status == 400
+    assert (await client.get("/v1/models", headers={f"x-{number}": "x" for number in range(140)})).status == 400

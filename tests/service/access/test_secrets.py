@@ -119,6 +119,10 @@ async def test_nothing_secret_is_logged_or_told(
             server.process.send_signal(signal.SIGHUP)
             await until(lambda: any("is not TOML" in line for line in server.lines))
             await send("GET", "/v1/sessions/acme-1", 200)
+            (tmp_path / "keys.toml").write_text(entry_of(ACME) + entry(WRONG).replace(f'"{WRONG}"', '"new"'))
+            server.process.send_signal(signal.SIGHUP)
+            await until(lambda: any("3 keys are valid" in line for line in server.lines))
+            await send("GET", "/v1/models", 200, WRONG)
             # The store no longer lets the server in.
             await redis.acl_deluser("guarded")
             await until(lambda: any("lost the connection" in line for line in server.lines))
