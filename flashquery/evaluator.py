@@ -17,7 +17,7 @@ from flashquery.asking import Asking
 from flashquery.checks import check_names, check_room, choice_tree, clamped
 from flashquery.confidence import Prefix
 from flashquery.eventlog import EventLog
-from flashquery.events import Event, Hub
+from flashquery.events import Event
 from flashquery.history import History
 from flashquery.notify import Notifier, Webhook
 from flashquery.queries import Changes, FlashQuery, Options, Registry
@@ -45,11 +45,10 @@ class FlashQueries:
         manager: the streams.
         redis: where answers live and events travel.
         journal: writes what changes.
+        events: where what happens is told.
+        history: where answers are kept.
         max_queries: per session.
         concurrency: evaluation requests in the engine at once, all sessions together.
-        backlog: events that may wait for one subscriber.
-        history: past answers kept per query.
-        kept: events kept per session, for subscribers that were away.
         evaluated: called after each evaluation.
         notifier: tells webhooks of changed answers; None where queries have none.
     """
@@ -59,34 +58,31 @@ class FlashQueries:
         manager: Manager,
         redis: Redis,
         journal: Journal,
+        events: EventLog,
+        history: History,
         *,
         max_queries: int = 20,
         concurrency: int = 16,
-        backlog: int = 1024,
-        history: int = 1000,
-        kept: int = 1000,
         evaluated: Callable[[Evaluated], None] = lambda _: None,
         notifier: Notifier | None = None,
     ) -> None:
         self.cache = AnswerCache(redis)
-        self.history = History(redis, history)
-        self.hub = Hub(redis, backlog)
+        self._history = history
         self._redis = redis
         self._journal = journal
-        self.log = EventLog(redis, kept)
+        self._events = events
         self._manager = manager
         self._questions = manager.questions
         self._max_queries = max_queries
         self._notifier = notifier
         self._statistics_room = manager.room.questions // 2
         asking = Asking(manager.questions, concurrency, self._statistics_room)
-        self._waves = Waves(asking, journal, self.history, self.log, evaluated, notifier)
+        self._waves = Waves(asking, journal, self._history, events, evaluated, notifier)
         self._first_tokens = lru_cache(_CANDIDATES)(lambda text: first_tokens(text, manager.questions.encode))
         self._standing: dict[str, Standing] = {}
         manager.listen(self)
 
     async def __aenter__(self) -> FlashQueries:
-        await self.hub.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,7 +90,6 @@ class FlashQueries:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.hub.__aexit__()
 
     # Registration
 
@@ -224,7 +219,7 @@ class FlashQueries:
         query = standing.registry.get(query_id)
         commands = [
             *registrations.drop(session.id, query_id),
-            *self.history.clear(session.id, [query_id]),
+            *self._history.clear(session.id, [query_id]),
             *self.cache.drop(session.id, query_id),
         ]
 
@@ -237,7 +232,7 @@ class FlashQueries:
             if self._notifier is not None:
                 self._notifier.forget(session.id, query_id)
             # What an evaluation has handed in meanwhile comes behind what was written, and must not stay.
-            self._journal.put(session.id, ("history", query_id), self.history.clear(session.id, [query_id]))
+            self._journal.put(session.id, ("history", query_id), self._history.clear(session.id, [query_id]))
             self._journal.put(session.id, query_id, self.cache.drop(session.id, query_id))
             self._announce(session)
 
@@ -292,7 +287,7 @@ class FlashQueries:
 
     def _announce(self, session: Session) -> None:
         """Tell whoever waits for a list to change."""
-        self._journal.put(session.id, "queries", self.log.publish(session.id, _QUERIES_CHANGED))
+        self._journal.put(session.id, "queries", self._events.publish(session.id, _QUERIES_CHANGED))
 
     def _start(self, session: Session, standing: Standing) -> None:
         """Have whatever is due evaluated."""
@@ -311,7 +306,7 @@ class FlashQueries:
 
     def created(self, session: Session) -> None:
         """There is a new session: tell those who wait for some of its kind."""
-        self._journal.put(session.id, "created", self.log.publish(session.id, Event("created", {})))
+        self._journal.put(session.id, "created", self._events.publish(session.id, Event("created", {})))
 
     async def adopted(self, session: Session) -> None:
         """A session is back: so are its queries and what is known of their answers."""
@@ -374,18 +369,18 @@ class FlashQueries:
         )
         # Whoever does not own the session knows from there which answers are fresh.
         known = ("HSET", stream_keys.meta(session.id), "version", session.version)
-        self._journal.put(session.id, "data", [known, *self.log.publish(session.id, event)])
+        self._journal.put(session.id, "data", [known, *self._events.publish(session.id, event)])
 
     async def deleted(self, session: Session) -> None:
         """A session is gone: so are its queries, answers and subscriptions."""
         standing = await self._end(session)
-        await self.log.remember_deletion(session.id)
+        await self._events.remember_deletion(session.id)
         queries = [] if standing is None else [query.id for query in standing.registry]
         forget = [
             *registrations.clear(session.id),
             *self.cache.clear(session.id),
-            *self.history.clear(session.id, queries),
-            *self.log.publish(session.id, Event("deleted", {})),
+            *self._history.clear(session.id, queries),
+            *self._events.publish(session.id, Event("deleted", {})),
         ]
         self._journal.put(session.id, "deleted", forget, behind=True)
 

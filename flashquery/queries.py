@@ -150,11 +150,7 @@ class Registry:
         """
         query = self._queries.get(query_id)
         if query is None:
-            raise NotFound(
-                f"flash query {query_id} does not exist on this session; list them to see which do",
-                code="flash_query_not_found",
-                param="id",
-            )
+            raise no_query(query_id)
         return query
 
     def remove(self, query_id: int) -> None:
@@ -165,3 +161,12 @@ class Registry:
     def match(self, text: str) -> FlashQuery | None:
         """The query whose text is exactly this."""
         return self._by_text.get(text)
+
+
+def no_query(query_id: int) -> NotFound:
+    """The refusal for a query that does not exist, or not any more."""
+    return NotFound(
+        f"flash query {query_id} does not exist on this session; list them to see which do",
+        code="flash_query_not_found",
+        param="id",
+    )

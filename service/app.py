@@ -16,6 +16,8 @@ import orjson
 from aiohttp import web
 from redis.asyncio import Redis
 
+from service.access.clients import Clients
+from service.access.guard import lift_deadline
 from service.api.chat import routes as chat
 from service.api.events import routes as events
 from service.api.flash import routes as flash
@@ -30,10 +32,10 @@ from service.budget import BodyBudget
 from service.core import CORE, Core
 from service.cors import add_cors_headers, cors_middleware
 from service.errors import error_middleware, stamp_response
-from service.keys import BODIES, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
+from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.metrics import Metrics, http_metrics
 from service.openapi import add_routes, build
-from service.peers import ANYWHERE, PEERS, Peers, forward_middleware
+from service.peers import PEERS, Peers
 from service.replica import identity
 from service.settings import Settings
 from service.valkey import embedded_valkey
@@ -83,24 +85,28 @@ def create_app(
         redis: use this client (returning bytes) instead of ``settings.redis_url``; the caller closes it.
         url: where other servers reach this one, unless ``settings.advertise_url`` says it.
         failed: called when the server cannot be brought up.
+
+    Raises:
+        KeysFileError: the file of keys is wrong.
     """
     metrics = Metrics(lambda: _gauges(app))
     app = web.Application(
-        middlewares=[http_metrics(metrics), error_middleware, cors_middleware, auth_middleware, forward_middleware],
+        middlewares=[http_metrics(metrics), error_middleware, cors_middleware, auth_middleware],
         # Bodies are read and bounded in service.bodies.
         client_max_size=settings.max_body_bytes,
     )
     app[SETTINGS] = settings
     app[METRICS] = metrics
+    app[CLIENTS] = Clients(settings)
     app[BODIES] = BodyBudget(settings.max_bodies_bytes)
     app[MODEL_CARD] = ModelCard(
         name=settings.model or DEFAULT_MODEL, context=settings.context or 0, created=int(time.time())
     )
     app[OPENAPI] = orjson.dumps(build(OPERATIONS, version=importlib.metadata.version("askahead")))
     add_routes(app, OPERATIONS)
-    app[ANYWHERE] = frozenset(operation.handler for operation in OPERATIONS if operation.anywhere)
     app.on_response_prepare.append(stamp_response)
     app.on_response_prepare.append(add_cors_headers)
+    app.on_response_prepare.append(lift_deadline)
     app.on_shutdown.append(_drain)
     app.cleanup_ctx.append(
         partial(_parts, engine=engine, redis=redis, url=settings.advertise_url or url, failed=failed)
@@ -217,8 +223,11 @@ async def _serve(settings: Settings) -> int:
         log.error("cannot serve on %s port %d: %s", settings.host, settings.port, error.strerror or error)
         return 1
     url = _url(settings.host, listening.getsockname()[1])
+    application = create_app(settings, url=url, failed=fail)
+    if settings.api_keys_file is not None:
+        loop.add_signal_handler(signal.SIGHUP, application[CLIENTS].reload)
     runner = web.AppRunner(
-        create_app(settings, url=url, failed=fail),
+        application,
         handler_cancellation=True,
         access_log=logging.getLogger("aiohttp.access") if settings.log_level == "debug" else None,
         shutdown_timeout=_CANCEL_SECONDS,

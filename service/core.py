@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import msgpack
 from aiohttp import web
@@ -13,12 +14,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from flashquery.evaluator import FlashQueries
+from flashquery.eventlog import EventLog
+from flashquery.events import Hub
+from flashquery.history import History
 from flashquery.waves import Evaluated
-from service.api.sessions.protocol import SessionObject
+from service.api.sessions.described import described
 from service.metrics import Metrics
 from service.notify import Webhooks
 from service.settings import Settings
-from service.views import Own, View, other
+from service.views import Other, Own, View, descriptions, other
 from streams.engine.supervisor import Supervisor
 from streams.errors import AskaheadError, EngineUnavailable, NotFound
 from streams.journal import Journal
@@ -47,6 +51,8 @@ class Core:
         webhooks: who is told of changed answers.
         leases: of all sessions.
         journal: writes what changes of them.
+        hub, events: what happens to them, live and kept.
+        history: of the answers.
     """
 
     def __init__(
@@ -63,6 +69,9 @@ class Core:
         self._redis = redis
         self.leases = Leases(redis, me, LEASE * settings.takeover_seconds)
         self.journal = Journal(redis, settings.store_buffer_bytes, self._lost)
+        self.hub = Hub(redis, settings.subscriber_backlog)
+        self.events = EventLog(redis, settings.events_kept)
+        self.history = History(redis, settings.flash_history)
         self._ownership: Ownership | None = None
         self._metrics = metrics
         self._failed = failed
@@ -122,13 +131,28 @@ class Core:
                 raise gone(session_id)
         return await other(self._redis, session_id)
 
+    async def views(self, prefix: str) -> list[View]:
+        """All sessions whose ids start so, whoever owns them. Raises RedisError."""
+        ids = await self.leases.all()
+        found: list[View] = []
+        if self._parts is not None:
+            manager, flash = self._parts
+            found = [Own(session, flash) for session in manager.sessions() if session.id.startswith(prefix)]
+            ids = {session_id for session_id in ids if not manager.knows(session_id)}
+        return [*found, *(Other(self._redis, one) for one in sorted(ids) if one.startswith(prefix))]
+
+    async def elsewhere(self) -> list[dict[str, Any]]:
+        """How other servers described their sessions last; see :func:`described`. Raises RedisError."""
+        return await descriptions(self._redis, [one for one in await self.leases.all() if not self.has(one)])
+
     def close_subscriptions(self) -> None:
         """End event streams and sockets, so that a server that goes down does not wait for them."""
-        if self._parts is not None:
-            self._parts[1].hub.close()
+        self.hub.close()
 
     async def _bring_up(self) -> None:
         try:
+            # What any server can tell is told while the engine loads.
+            await self._stack.enter_async_context(self.hub)
             await self._supervisor.wait_ready()
             engine = self._supervisor.engine
             settings = self._settings
@@ -155,12 +179,11 @@ class Core:
                 manager,
                 self._redis,
                 journal,
+                self.events,
+                self.history,
                 notifier=self.webhooks,
                 max_queries=settings.max_flash_queries,
                 concurrency=settings.flash_concurrency,
-                backlog=settings.subscriber_backlog,
-                history=settings.flash_history,
-                kept=settings.events_kept,
                 evaluated=self._evaluated,
             )
             await self._stack.enter_async_context(flash)
@@ -192,9 +215,7 @@ class Core:
 
     def _describe(self, session: Session) -> bytes:
         """A session for servers that do not own it."""
-        packed: bytes = msgpack.packb(
-            SessionObject.of(session, self.flash.ready(session)).model_dump(exclude_none=True)
-        )
+        packed: bytes = msgpack.packb(described(session, self.manager, self.flash.ready(session)))
         return packed
 
     def _evaluated(self, evaluated: Evaluated) -> None:

@@ -15,6 +15,9 @@ from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from service.access.guard import guarded
+from service.peers import passed_on
+
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::[^{}]*)?\}")
 _BODY_TYPES = ("application/json", "application/msgpack")
@@ -58,6 +61,15 @@ _SECURITY_SCHEMES = {
 }
 
 
+_GENERAL = {
+    401: "No key, or a wrong one.",
+    403: "The key is limited to sessions whose ids start with its prefix, or the page's origin is not allowed.",
+    429: "Too many requests, or too many at once.",
+    503: "The server is too busy, or not ready.",
+}
+"""What may happen wherever a key may be asked for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One thing a client can do.
@@ -77,7 +89,8 @@ class Operation:
         content_types: what it answers with beside, or without a ``response`` model instead of, JSON and msgpack;
             such as ``text/event-stream``.
         streams: the answer has no end of its own, so ``HEAD`` is not offered.
-        needs_key: False where no key is ever asked for.
+        needs_key: False where no key is ever asked for; nor is there any limit.
+        tells_all: what it tells concerns all sessions, so keys that are limited to some are refused.
         anywhere: any server answers for any session; otherwise a request is passed on to the session's owner.
     """
 
@@ -96,6 +109,12 @@ class Operation:
     streams: bool = False
     needs_key: bool = True
     anywhere: bool = False
+    tells_all: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether a request may ask to wait for what happens (a long poll)."""
+        return self.query is not None and "wait" in self.query.model_fields
 
     @property
     def template(self) -> str:
@@ -104,12 +123,16 @@ class Operation:
 
 
 def add_routes(app: web.Application, operations: Iterable[Operation]) -> None:
-    """Route every operation."""
+    """Route every operation, within the bounds that all have."""
     for operation in operations:
+        handler = operation.handler
+        if operation.needs_key:
+            handler = passed_on(handler, anywhere=operation.anywhere)
+            handler = guarded(handler, streams=operation.streams, waits=operation.waits, tells_all=operation.tells_all)
         if operation.method == "GET":
-            app.router.add_get(operation.path, operation.handler, allow_head=not operation.streams)
+            app.router.add_get(operation.path, handler, allow_head=not operation.streams)
         else:
-            app.router.add_route(operation.method, operation.path, operation.handler)
+            app.router.add_route(operation.method, operation.path, handler)
 
 
 def build(operations: Iterable[Operation], *, version: str, title: str = "Askahead") -> dict[str, Any]:
@@ -219,7 +242,8 @@ def _responses(operation: Operation, references: Mapping[Any, Any]) -> dict[str,
     error = {"application/json": {"schema": {"$ref": _REF.format(model=envelope)}}}
     # A connection that changes its protocol has no other success.
     responses: dict[str, Any] = {} if 101 in operation.statuses else {"200": success}
-    for status, meaning in operation.statuses.items():
+    general = _GENERAL if operation.needs_key else {}
+    for status, meaning in sorted({**general, **operation.statuses}.items()):
         responses[str(status)] = {"description": meaning}
         if status >= 400:
             responses[str(status)]["content"] = error

@@ -16,6 +16,7 @@ from yarl import URL
 
 from service.api.fields import SESSION_HEADER, SESSION_ID
 from service.core import Core
+from service.keys import CLIENT
 from streams.errors import Unavailable
 from streams.intake import Item
 from streams.leases import Replica
@@ -175,26 +176,22 @@ async def _relay(request: web.Request, reply: aiohttp.ClientResponse) -> web.Str
 
 
 PEERS = web.AppKey("peers", Peers)
-ANYWHERE = web.AppKey("anywhere", frozenset[Handler])
-"""Handlers that answer for any session, whoever owns it."""
 
 
-def named_session(request: web.BaseRequest) -> str | None:
-    """The session that a request's path or header names, if it is an id."""
-    match = getattr(request, "match_info", {})
-    named = match.get("id") or request.headers.get(SESSION_HEADER)
-    return named if named is not None and _ID.fullmatch(named) else None
+def passed_on(handler: Handler, *, anywhere: bool) -> Handler:
+    """A handler that leaves requests to the owner of the session that their path or header names.
 
-
-@web.middleware
-async def forward_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Pass a request on to the owner of the session that it names, unless any server may answer it.
-
-    Raises:
-        Unavailable: the session has no owner at this moment, or that does not answer.
+    Args:
+        handler: serves the operation.
+        anywhere: any server can, unless the request waits for data of its own to be read (``after``).
     """
-    session_id = named_session(request)
-    if session_id is None or FORWARDED in request.headers or request.match_info.handler in request.app[ANYWHERE]:
-        return await handler(request)
-    owner = await request.app[PEERS].owner(session_id)
-    return await (handler(request) if owner is None else request.app[PEERS].forward(request, owner))
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        session_id = request.match_info.get("id") or request.headers.get(SESSION_HEADER)
+        here = session_id is None or FORWARDED in request.headers or (anywhere and "after" not in request.query)
+        if here or not _ID.fullmatch(session_id or "") or not request[CLIENT].sees(session_id or ""):
+            return await handler(request)
+        owner = await request.app[PEERS].owner(session_id or "")
+        return await (handler(request) if owner is None else request.app[PEERS].forward(request, owner))
+
+    return run

@@ -147,6 +147,12 @@ class Settings(BaseSettings):
         "Key that every request must carry, as bearer token or x-api-key. Unset: no key is needed. Prefer the"
         " environment to the flag: other users of this machine can read a command line.",
     )
+    api_keys_file: Path | None = _setting(
+        "Server",
+        None,
+        "File of keys, each with a name and, if it is a tenant's, the prefix of the sessions it may know of; read again"
+        " on SIGHUP. `askahead key` makes an entry. Valid beside the one key above.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = _setting(
         "Server",
         (),
@@ -308,6 +314,55 @@ class Settings(BaseSettings):
         ge=0.1,
         le=3600,
     )
+    answer_timeout_seconds: float = _setting(
+        "Connections",
+        600.0,
+        "Time, in seconds, in which an answer must begin, beside the waits that the request asks for (`wait`, `after`);"
+        " else 503, so that nothing hangs for ever.",
+        ge=0.1,
+        le=86_400,
+    )
+    rate_limit: float | None = _setting(
+        "Connections",
+        None,
+        "Requests per second that one client may send on average, messages on websockets included; more get 429. A"
+        " client is a key, whose own rate in the file of keys goes first, or an address where no key is needed. Unset:"
+        " no limit.",
+        gt=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+    )
+    rate_burst: int | None = _setting(
+        "Connections",
+        None,
+        "Requests that a client may send at once after a pause. Unset: those of one second.",
+        ge=1,
+        le=1_000_000,
+    )
+    max_requests: int = _setting(
+        "Connections",
+        1024,
+        "Most requests being served at once, without those that only wait for events; more get 503.",
+        ge=1,
+        le=1_000_000,
+    )
+    max_requests_per_client: int = _setting(
+        "Connections",
+        256,
+        "The same per client; more get 429, so that one client cannot take every place.",
+        ge=1,
+        le=1_000_000,
+    )
+    max_subscriptions: int = _setting(
+        "Connections",
+        4096,
+        "Most event streams, websockets and long polls open at once; more get 503. Each may keep a backlog waiting.",
+        ge=1,
+        le=1_000_000,
+    )
+    max_subscriptions_per_client: int = _setting(
+        "Connections", 1024, "The same per client; more get 429.", ge=1, le=1_000_000
+    )
     ws_frame_bytes: int = _setting(
         "Connections", 16 * MIB, "Largest websocket message from a client, in bytes.", ge=1024, le=1024 * MIB
     )
@@ -373,10 +428,10 @@ class Settings(BaseSettings):
                 raise ValueError("must be a URL such as http://10.0.0.3:8080")
         return None if value is None else value.rstrip("/")
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "api_keys_file")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("cors_origins")
     @classmethod

@@ -15,7 +15,7 @@ from flashquery import keys as flash_keys
 from flashquery import registrations
 from flashquery.answers import Answer
 from flashquery.evaluator import FlashQueries
-from flashquery.queries import FlashQuery
+from flashquery.queries import FlashQuery, no_query
 from streams import keys
 from streams.log import Options
 from streams.session import Session, gone
@@ -36,6 +36,13 @@ class Look:
     queries: list[FlashQuery]
     answers: dict[int, Answer]
 
+    def query(self, query_id: int) -> FlashQuery:
+        """The query of that number. Raises NotFound."""
+        for query in self.queries:
+            if query.id == query_id:
+                return query
+        raise no_query(query_id)
+
 
 class View(Protocol):
     """A session that somebody watches."""
@@ -51,6 +58,9 @@ class View(Protocol):
 
     async def touch(self) -> None:
         """Restart the idle clock."""
+
+    async def keep(self) -> None:
+        """To be called now and then while it is :meth:`pinned`."""
 
     async def look(self) -> Look:
         """Its queries and answers.
@@ -82,6 +92,9 @@ class Own:
     async def touch(self) -> None:
         self.session.touch()
 
+    async def keep(self) -> None:
+        return  # the pin is enough
+
     async def look(self) -> Look:
         answers = await self._flash.cache.all(self.session.id)
         # Taken after the answers, so that none of them is of a version that was not told of.
@@ -94,10 +107,10 @@ class Other:
     Args:
         redis: where it is.
         id: its id.
-        labels: its labels.
+        labels: its labels, where somebody asks for them.
     """
 
-    def __init__(self, redis: Redis, id: str, labels: frozenset[str]) -> None:
+    def __init__(self, redis: Redis, id: str, labels: frozenset[str] = frozenset()) -> None:
         self._redis = redis
         self._id = id
         self._labels = labels
@@ -112,8 +125,10 @@ class Other:
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
-        # Whoever carries the feed touches it as often as it sends heartbeats.
-        yield
+        yield  # its owner does not know of it; see keep
+
+    async def keep(self) -> None:
+        await self.touch()
 
     async def touch(self) -> None:
         async with in_time():
@@ -149,7 +164,7 @@ async def other(redis: Redis, session_id: str) -> Other:
     return Other(redis, session_id, Options.unpack(options).labels)
 
 
-async def described(redis: Redis, session_ids: list[str]) -> list[dict[str, Any]]:
+async def descriptions(redis: Redis, session_ids: list[str]) -> list[dict[str, Any]]:
     """How their owners described these sessions last, without those that do not exist. Raises RedisError."""
     if not session_ids:
         return []
@@ -157,8 +172,12 @@ async def described(redis: Redis, session_ids: list[str]) -> list[dict[str, Any]
         for session_id in session_ids:
             pipe.hmget(keys.meta(session_id), "view", "version")
         found = await execute(pipe)
-    return [
-        msgpack.unpackb(view) | ({} if version is None else {"data_version": int(version)})
-        for view, version in found
-        if view is not None
-    ]
+    shown = []
+    for view, version in found:
+        if view is None:
+            continue
+        seen = msgpack.unpackb(view)
+        if version is not None:
+            seen["session"]["data_version"] = int(version)
+        shown.append(seen)
+    return shown

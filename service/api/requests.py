@@ -7,12 +7,14 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from service.access.visible import visible, visible_id
 from service.api.fields import SESSION_HEADER, SESSION_ID
 from service.api.runs import Run
 from service.core import CORE
 from service.delivery.sse import DONE, data_frame, event_frame
 from service.errors import error_body, request_id
 from service.keys import SETTINGS
+from service.views import View
 from streams.errors import AskaheadError, InvalidInput
 from streams.session import Session
 
@@ -29,16 +31,27 @@ def find_session(request: web.Request, session_id: str, param: str) -> Session:
 
     Raises:
         InvalidInput: that is no session id.
-        NotFound: there is no such session.
+        NotFound: there is no such session, or the client may not know of it.
     """
+    _check_id(session_id, param)
+    return visible(request).get(session_id)
+
+
+def _check_id(session_id: str, param: str) -> None:
     if not _ID.fullmatch(session_id):
         raise InvalidInput(f"{param}: must be 1 to 128 of A-Z a-z 0-9 _ -", param=param)
-    return request.app[CORE].manager.get(session_id)
 
 
 def session_of(request: web.Request) -> Session:
     """The session a path names. Raises as :func:`find_session`."""
     return find_session(request, request.match_info["id"], "session_id")
+
+
+async def view_of(request: web.Request) -> View:
+    """The session a path names, whoever owns it. Raises as :func:`find_session`, and RedisError."""
+    session_id = request.match_info["id"]
+    _check_id(session_id, "session_id")
+    return await request.app[CORE].view(visible_id(request, session_id))
 
 
 def bound_session(request: web.Request) -> Session | None:

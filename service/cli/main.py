@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from service.cli.calibrate import calibrate
 from service.cli.demo import demo
+from service.cli.key import key
 from service.logs import setup_logging
 from service.settings import ENV_PREFIX, Settings
 from streams.errors import AskaheadError
@@ -129,3 +130,4 @@ def serve(settings: Settings) -> None:
 
 app.command()(demo)
 app.command()(calibrate)
+app.command()(key)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+
+from redis.exceptions import RedisError
 
 from flashquery.cursor import Cursor, Id
 from flashquery.events import Event, Subscription
-from flashquery.queries import Registry
 from flashquery.replay import Replay
 from flashquery.waves import flash_ready
 from service.core import Core
+from service.views import Look, View
 from streams.errors import NotFound
-from streams.session import Session
 
+# How often the owner of a session is told that it is watched elsewhere; sessions live a second at least.
+_KEEP_SECONDS = 15.0
 _REPLIES = frozenset({"push_ack", "pong", "error"})
 
 Shape = Callable[[Event], Event | None]
@@ -47,7 +50,7 @@ class _Watched:
     """A session of the feed.
 
     Attributes:
-        session: the session.
+        view: the session.
         at: where it was created, if that was heard.
         pin: keeps it from expiring until closed.
         opened: whether ``connected`` was told; before that, nothing else is.
@@ -55,7 +58,7 @@ class _Watched:
         replayed: by query, version and time of the answer in the snapshot.
     """
 
-    session: Session
+    view: View
     at: Id | None = None
     pin: ExitStack = field(default_factory=ExitStack)
     opened: bool = False
@@ -82,8 +85,6 @@ class Feed:
     Attributes:
         queue: what waits for the subscriber; replies to it may be added.
 
-    Raises:
-        NotFound: a session that is named does not exist, and there is no position to tell its end from.
     """
 
     queue: Subscription
@@ -96,8 +97,8 @@ class Feed:
         shape: Shape = bare,
         after: Cursor | None = None,
     ) -> None:
-        self._manager, self._flash = core.manager, core.flash
-        self._named: list[Session] = []
+        self._core = core
+        self._named = tuple(sessions)
         self._missing: dict[str, NotFound] = {}
         self._prefix = prefix
         self._shape = shape
@@ -110,24 +111,11 @@ class Feed:
         self._unopened: deque[_Watched] = deque()
         self._ready: deque[Event] = deque()
         self._stack = ExitStack()
-        for session_id in sessions:
-            try:
-                self._named.append(self._manager.get(session_id))
-            except NotFound as error:
-                if after is None:
-                    raise
-                self._missing[session_id] = error
+        self._kept_at = 0.0
 
     def __enter__(self) -> Feed:
-        named = (session.id for session in self._named)
         # Subscribed before any snapshot is taken, so that nothing between it and the first event is missed.
-        self.queue = self._stack.enter_context(self._flash.hub.subscribe(*named, prefix=self._prefix))
-        for session in self._named:
-            self._watch(session)
-        if self._prefix is not None:
-            for session in self._manager.sessions():
-                if session.id.startswith(self._prefix):
-                    self._watch(session)
+        self.queue = self._stack.enter_context(self._core.hub.subscribe(*self._named, prefix=self._prefix))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -144,7 +132,7 @@ class Feed:
         """
         if not (self._named or self._missing) and self._prefix is None:
             return  # a producer's: nothing is heard
-        self._cursor = Cursor(await self._flash.log.now())
+        self._cursor = Cursor(await self._core.events.now())
         if self._after is not None:
             await self._resume(self._after)
         self._whole = self._replay is not None or not self._unopened
@@ -161,21 +149,45 @@ class Feed:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         while True:
+            await self._keep()
             if self._ready:
                 event: Event | None = self._ready.popleft()
             elif self._unopened:
                 await self._open_next()
                 continue
             elif self._replay is not None and (missed := await self._replay.next()) is not None:
-                event = self._heard(missed, missed=True)
+                event = await self._heard(missed, missed=True)
             else:
                 event = await self.queue.next(max(0.0, until - loop.time()))
                 if event is None:
                     return None
-                event = None if self._is_told(event) else self._heard(event)
+                event = None if self._is_told(event) else await self._heard(event)
             shown = None if event is None else self._shape(_rounded(self._placed(event)))
             if shown is not None:
                 return shown
+
+    async def _find(self) -> None:
+        """Look up what is to be watched."""
+        for session_id in self._named:
+            try:
+                self._watch(await self._core.view(session_id))
+            except NotFound as error:
+                if self._after is None:
+                    raise
+                self._missing[session_id] = error
+        if self._prefix is not None:
+            for view in await self._core.views(self._prefix):
+                self._watch(view)
+
+    async def _keep(self) -> None:
+        """Tell the owners of other servers' sessions that these are watched."""
+        now = asyncio.get_running_loop().time()
+        if now - self._kept_at < _KEEP_SECONDS:
+            return
+        self._kept_at = now
+        with suppress(RedisError):
+            for watched in self._watched.values():
+                await watched.view.keep()
 
     def _placed(self, event: Event) -> Event:
         """With what to resume from after it."""
@@ -184,11 +196,11 @@ class Feed:
         self._cursor = self._cursor.moved(event.session_id, event.at)
         return replace(event, position=str(self._cursor))
 
-    def _watch(self, session: Session, at: Id | None = None) -> None:
-        if session.id in self._watched:
+    def _watch(self, view: View, at: Id | None = None) -> None:
+        if view.id in self._watched:
             return
-        watched = self._watched[session.id] = _Watched(session, at)
-        watched.pin.enter_context(session.pinned())
+        watched = self._watched[view.id] = _Watched(view, at)
+        watched.pin.enter_context(view.pinned())
         self._unopened.append(watched)
 
     def _forget(self, session_id: str) -> bool:
@@ -202,12 +214,12 @@ class Feed:
         """Begin where the subscriber was. Sessions of which it would miss something begin anew."""
         deleted: set[str] | None = set()
         if self._prefix is not None:
-            deleted = await self._flash.log.deletions(after.ms)
+            deleted = await self._core.events.deletions(after.ms)
         # A position that is still to come is none that was given out over this Redis.
         known = deleted is not None and after.ms <= self._cursor.ms
         gone = {session_id for session_id in deleted or () if session_id.startswith(self._prefix or "")}
         asked = self._watched.keys() | self._missing.keys() | gone
-        replay = Replay(self._flash.log, after, self._cursor.ms, len(asked))
+        replay = Replay(self._core.events, after, self._cursor.ms, len(asked))
         before = await replay.begin(asked) if known else {}
         for session_id, error in self._missing.items():
             # Nothing was told of it yet but, if that is known, that it is gone.
@@ -215,17 +227,17 @@ class Feed:
                 raise error
         anew: deque[_Watched] = deque()
         for watched in self._unopened:
-            session_id = watched.session.id
+            session_id = watched.view.id
             if session_id not in before:
                 anew.append(watched)
             elif (last := before[session_id]) is None or last.kind == "deleted":
                 self._forget(session_id)  # it came later, as will be told
             else:
-                self._connect(watched, resumed=True)
+                await self._connect(watched, resumed=True)
         self._unopened = anew
         if before:
             self._replay, self._cursor = replay, after
-        if not self._named and self._prefix is None:
+        if len(self._missing) == len(self._named) and self._prefix is None:
             self.queue.end("deleted")
 
     async def _open_next(self) -> None:
@@ -237,31 +249,30 @@ class Feed:
 
     async def _open(self, watched: _Watched) -> None:
         """``connected``, then every cached answer."""
-        session = watched.session
-        answers = await self._flash.cache.all(session.id)
-        # Taken after the answers, so that none of them is of a version that was not told of.
-        registry = self._connect(watched, resumed=False)
-        watched.version = session.version
-        for query in registry or ():
-            if (answer := answers.get(query.id)) is not None:
-                self._ready.append(Event("flash_ready", flash_ready(query, answer), session.id))
+        look = await self._connect(watched, resumed=False)
+        if look is None:
+            return
+        watched.version = look.version
+        for query in look.queries:
+            if (answer := look.answers.get(query.id)) is not None:
+                self._ready.append(Event("flash_ready", flash_ready(query, answer), watched.view.id))
                 watched.replayed[query.id] = answer.version, answer.evaluated_at
 
-    def _connect(self, watched: _Watched, *, resumed: bool) -> Registry | None:
-        """Tell of the session; its queries, or None if it was deleted before its turn, as will be told."""
-        session = watched.session
+    async def _connect(self, watched: _Watched, *, resumed: bool) -> Look | None:
+        """Tell of the session; how it looks, or None if it was deleted before its turn, as will be told."""
+        session_id = watched.view.id
         try:
-            registry = self._flash.registry(session)
+            look = await watched.view.look()
         except NotFound:
             return None
-        connected = {"session_id": session.id, "data_version": session.version, "flash_queries": len(registry)}
+        connected = {"session_id": session_id, "data_version": look.version, "flash_queries": len(look.queries)}
         if self._after is not None and watched.at is None:
             connected["resumed"] = resumed
         # An acknowledgement comes before what its data causes, and some of that may be in the snapshot.
         self._ready.extend(self.queue.pull("push_ack"))
-        self._ready.append(Event("connected", connected, session.id, watched.at))
+        self._ready.append(Event("connected", connected, session_id, watched.at))
         watched.opened = True
-        return registry
+        return look
 
     def _is_told(self, event: Event) -> bool:
         """Whether something that is heard live was replayed already."""
@@ -269,12 +280,12 @@ class Feed:
             return False
         return event.at <= self._replay.told.get(event.session_id, (0, 0))
 
-    def _heard(self, event: Event, *, missed: bool = False) -> Event | None:
+    async def _heard(self, event: Event, *, missed: bool = False) -> Event | None:
         """The event, if it is for subscribers and not told yet. What was ``missed`` may be of sessions long gone."""
         if event.kind in _REPLIES:
             return event
         if event.kind == "created":
-            self._created(event, missed)
+            await self._created(event, missed)
             return None
         if event.kind == "deleted":
             return event if self._forget(event.session_id) or missed else None
@@ -290,10 +301,10 @@ class Feed:
                 return None
         return event
 
-    def _created(self, event: Event, missed: bool) -> None:
+    async def _created(self, event: Event, missed: bool) -> None:
         if missed:
             self._forget(event.session_id)  # one of the same name that was there before
         try:
-            self._watch(self._manager.get(event.session_id), event.at)
+            self._watch(await self._core.view(event.session_id), event.at)
         except NotFound:
             return  # and deleted already

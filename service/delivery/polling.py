@@ -11,16 +11,17 @@ from aiohttp import ETag, web
 
 from flashquery.events import SubscriptionEnded
 from service.api.flash.protocol import FlashList, FlashObject, PollQuery
+from service.api.requests import await_entries, session_of
 from service.bodies import query_model, respond
 from service.core import CORE
 from service.keys import SETTINGS
+from service.views import View
 from streams.errors import InvalidInput, Unavailable
-from streams.session import Session
 
 State = FlashList | FlashObject
 
 
-async def poll(request: web.Request, session: Session, read: Callable[[], Awaitable[State]]) -> web.Response:
+async def poll(request: web.Request, view: View, read: Callable[[], Awaitable[State]]) -> web.Response:
     """Answer with what ``read`` returns, or 304, or wait for it to change.
 
     Raises:
@@ -31,15 +32,14 @@ async def poll(request: web.Request, session: Session, read: Callable[[], Awaita
     longest = request.app[SETTINGS].wait_seconds_max
     if query.wait > longest:
         raise InvalidInput(f"wait: must be at most {longest:g} seconds", param="wait")
-    session.touch()
+    await view.touch()
     if query.after is not None:
-        with session.pinned():
-            await session.resident(query.after, longest)
+        await await_entries(request, session_of(request), query.after)
     if not query.wait:
         return _answer(request, await read())
     loop = asyncio.get_running_loop()
     until = loop.time() + query.wait
-    with session.pinned(), request.app[CORE].flash.hub.subscribe(session.id) as subscription:
+    with view.pinned(), request.app[CORE].hub.subscribe(view.id) as subscription:
         while True:
             state = await read()
             left = until - loop.time()

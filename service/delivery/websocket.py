@@ -6,6 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from http import HTTPStatus
 from typing import Generic, TypeVar
 
 import msgpack
@@ -14,14 +16,15 @@ from aiohttp import WSMsgType, web
 from redis.exceptions import RedisError
 
 from flashquery.events import Event, SubscriptionEnded
+from service.access.visible import visible, visible_id
 from service.api.sessions.protocol import SocketMessage
 from service.bodies import parse
-from service.core import CORE
 from service.cors import origin_allowed
 from service.delivery.feed import Feed
 from service.delivery.resume import tell_lost
 from service.errors import Forbidden, error_body, request_id
-from service.keys import METRICS, SETTINGS
+from service.keys import CLIENT, METRICS, SETTINGS
+from service.peers import PEERS
 from streams.errors import AskaheadError, InvalidInput
 from streams.intake import Item
 
@@ -29,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _MSGPACK = "msgpack"
 _PING = b"hb"
+_ACKNOWLEDGED = ("pushed", "dropped", "pending", "total_pushed", "total_dropped", "data_version")
 _MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
 # What a client that misses events is closed with: try again later.
 _TRY_AGAIN = 1013
@@ -57,7 +61,7 @@ class Socket(Generic[M]):
     def __init__(self, request: web.Request, feed: Feed, model: type[M], target: Callable[[M], str]) -> None:
         settings = request.app[SETTINGS]
         self._request = request
-        self._manager = request.app[CORE].manager
+        self._client = request[CLIENT]
         self._metrics = request.app[METRICS]
         self._feed = feed
         self._model = model
@@ -151,6 +155,7 @@ class Socket(Generic[M]):
                 return
             session_id = ""
             try:
+                self._client.spend()
                 if frame.type is not expected:
                     raise InvalidInput(
                         "this socket speaks msgpack in binary frames"
@@ -175,16 +180,19 @@ class Socket(Generic[M]):
 
     async def _push(self, session_id: str, items: Sequence[Item]) -> None:
         started = time.monotonic()
-        ack = await self._manager.push(self._manager.get(session_id), items)
+        request = self._request
+        owner = await request.app[PEERS].owner(visible_id(request, session_id))
+        if owner is None:
+            sessions = visible(request)
+            ack = asdict(await sessions.manager.push(sessions.get(session_id), items))
+        else:
+            status, ack = await request.app[PEERS].push(owner, session_id, items, request.headers)
+            if status != HTTPStatus.OK:
+                refused = {"message": ack["error"]["message"], "code": status}
+                self._feed.queue.offer(Event("error", refused, session_id))
+                return
         self._metrics.push_ack.observe(time.monotonic() - started)
-        data = {
-            "pushed": ack.pushed,
-            "dropped": ack.dropped,
-            "pending": ack.pending,
-            "total_pushed": ack.total_pushed,
-            "total_dropped": ack.total_dropped,
-            "data_version": ack.data_version,
-        }
+        data = {name: ack[name] for name in _ACKNOWLEDGED}
         self._feed.queue.offer(Event("push_ack", data, session_id))
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from redis.asyncio import Redis
 
 from flashquery.evaluator import FlashQueries
-from flashquery.events import Event, Subscription
+from flashquery.eventlog import EventLog
+from flashquery.events import Event, Hub, Subscription
+from flashquery.history import History
 from flashquery.waves import Evaluated
 from streams import keys as stream_keys
 from streams.engine.base import Priority
@@ -32,12 +34,21 @@ class Rig:
     """
 
     def __init__(
-        self, engine: FastEngine, manager: Manager, flash: FlashQueries, journal: Journal, done: list[Evaluated]
+        self,
+        engine: FastEngine,
+        manager: Manager,
+        flash: FlashQueries,
+        journal: Journal,
+        hub: Hub,
+        history: History,
+        done: list[Evaluated],
     ) -> None:
         self.engine = engine
         self.manager = manager
         self.flash = flash
         self.journal = journal
+        self.hub = hub
+        self.history = history
         self.evaluations = done
 
     async def push(self, session: Session, *texts: str) -> int:
@@ -52,15 +63,19 @@ class Rig:
 
 
 @asynccontextmanager
-async def flashing(redis: Redis, engine: FastEngine | None = None, **options: Any) -> AsyncIterator[Rig]:
+async def flashing(
+    redis: Redis, engine: FastEngine | None = None, *, backlog: int = 1024, history: int = 1000, **options: Any
+) -> AsyncIterator[Rig]:
     engine = engine or FastEngine()
     done: list[Evaluated] = []
+    past = History(redis, history)
     async with (
         Journal(redis) as journal,
+        Hub(redis, backlog) as hub,
         Manager(engine, Limits(), RedisLog(journal, Leases(redis, ME, SECONDS))) as manager,
-        FlashQueries(manager, redis, journal, evaluated=done.append, **options) as flash,
+        FlashQueries(manager, redis, journal, EventLog(redis, 1000), past, evaluated=done.append, **options) as flash,
     ):
-        yield Rig(engine, manager, flash, journal, done)
+        yield Rig(engine, manager, flash, journal, hub, past, done)
 
 
 async def ready(subscription: Subscription) -> dict[str, Any]:

@@ -29,7 +29,7 @@ async def rig(redis: Redis) -> AsyncIterator[Rig]:
 async def test_a_query_is_evaluated_after_every_batch(rig: Rig) -> None:
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "trend?")
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         for version in (1, 2, 3):
             assert await rig.push(session, f"price {version}") == version
             announced = await ready(events)
@@ -45,7 +45,7 @@ async def test_a_query_is_evaluated_after_every_batch(rig: Rig) -> None:
 async def test_every_query_of_a_session_is_evaluated_over_the_same_version(rig: Rig) -> None:
     session = await rig.manager.create("s")
     queries = [await rig.flash.register(session, f"question {number}?") for number in range(5)]
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         version = await rig.push(session, "price 1")
         announced = [await ready(events) for _ in queries]
     assert {one["id"] for one in announced} == {query.id for query in queries}
@@ -56,7 +56,7 @@ async def test_every_query_of_a_session_is_evaluated_over_the_same_version(rig: 
 async def test_a_query_registered_over_data_is_evaluated_at_once_and_once(rig: Rig) -> None:
     session = await rig.manager.create("s")
     await rig.push(session, "price 1")
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.flash.register(session, "trend?")
         assert (await ready(events))["data_version"] == 1
         await rig.flash.register(session, "another?")
@@ -68,7 +68,7 @@ async def test_a_query_registered_over_nothing_waits_for_data(rig: Rig) -> None:
     session = await rig.manager.create("s", system="Be brief.")
     await rig.flash.register(session, "trend?")
     await until(lambda: session.kv_tokens == session.data_end)
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.push(session, "price 1")
         assert (await ready(events))["data_version"] == 1
     assert len(rig.asked()) == 1
@@ -84,7 +84,7 @@ async def test_the_newest_version_is_next_and_those_in_between_are_skipped(rig: 
     for number in range(2, 6):
         await rig.push(session, f"price {number}")
     assert rig.engine.running == 1
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         rig.engine.generate_gate.set()
         # The older answer may be overtaken on its way out, the newest always comes.
         while (await ready(events))["data_version"] != 5:
@@ -96,7 +96,7 @@ async def test_the_newest_version_is_next_and_those_in_between_are_skipped(rig: 
 async def test_an_answer_is_what_the_model_says_at_that_version(rig: Rig) -> None:
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "trend?", max_tokens=8)
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         for number in range(6):
             await rig.push(session, f"price {number}")
             announced = await ready(events)
@@ -112,7 +112,7 @@ async def test_an_answer_is_what_the_model_says_at_that_version(rig: Rig) -> Non
 async def test_an_answer_that_was_cut_off_says_so(rig: Rig) -> None:
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "trend?", max_tokens=1)
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.push(session, "price 1")
         announced = await ready(events)
     answer = await rig.flash.cache.get("s", query.id)
@@ -125,7 +125,7 @@ async def test_the_event_says_whether_the_value_changed(rig: Rig) -> None:
     await rig.flash.register(session, "trend?")
     last = None
     seen: set[bool] = set()
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         while len(seen) < 2:
             await rig.push(session, "price")
             announced = await ready(events)
@@ -137,7 +137,7 @@ async def test_the_event_says_whether_the_value_changed(rig: Rig) -> None:
 async def test_news_of_data_come_before_the_answers_over_them(rig: Rig) -> None:
     session = await rig.manager.create("s")
     await rig.flash.register(session, "trend?")
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.push(session, "price 1")
         kinds = []
         while "flash_ready" not in kinds:
@@ -152,7 +152,7 @@ async def test_news_of_data_come_before_the_answers_over_them(rig: Rig) -> None:
 async def test_choices_carry_the_probability_of_each(rig: Rig) -> None:
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "up?", choices=["yes", "no"])
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.push(session, "price 1")
         announced = await ready(events)
     tokens = {choice: ord(choice[0]) for choice in ("yes", "no")}
@@ -171,7 +171,7 @@ async def test_choices_carry_the_probability_of_each(rig: Rig) -> None:
 async def test_a_choice_that_begins_another_costs_one_token_more(rig: Rig) -> None:
     session = await rig.manager.create("s")
     await rig.flash.register(session, "who?", choices=["no", "nobody", "everybody"])
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.push(session, "price 1")
         announced = await ready(events)
     assert set(announced["probabilities"]) == {"no", "nobody", "everybody"}
@@ -205,7 +205,7 @@ async def test_the_late_answer_of_a_removed_query_is_not_stored(rig: Rig) -> Non
     await rig.push(session, "price 1")
     await until(lambda: rig.engine.running == 2)
     assert await rig.flash.remove(session, removed.id) == 1
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         rig.engine.generate_gate.set()
         assert (await ready(events))["id"] == kept.id
         await rig.push(session, "price 2")
@@ -227,7 +227,7 @@ async def test_removing_a_query_forgets_its_answer(rig: Rig) -> None:
 
 
 async def test_a_new_session_is_told_to_those_who_wait_for_some_of_its_kind(rig: Rig) -> None:
-    with rig.flash.hub.subscribe(prefix="plant-") as events:
+    with rig.hub.subscribe(prefix="plant-") as events:
         await rig.manager.create("other")
         await rig.manager.create("plant-1")
         assert await events.next(SECONDS) == Event("created", {}, "plant-1")
@@ -241,7 +241,7 @@ async def test_a_session_takes_its_answers_and_subscribers_with_it(rig: Rig, red
         await rig.push(one, "price 1")
     await until(lambda: len(rig.evaluations) == 2)
     await arrived(rig)
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.manager.delete("s")
         assert await events.next(SECONDS) == Event("deleted", {}, "s")
         with pytest.raises(SubscriptionEnded) as ended:
@@ -294,7 +294,7 @@ async def test_only_a_fresh_answer_to_exactly_this_text_is_a_match(rig: Rig) -> 
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "trend?")
     assert await rig.flash.match(session, "trend?") is None
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.push(session, "price 1")
         announced = await ready(events)
     matched = await rig.flash.match(session, "trend?")

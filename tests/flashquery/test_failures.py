@@ -44,7 +44,7 @@ async def test_a_query_that_fails_does_not_stop_the_others(
     async with flashing(redis, engine) as rig:
         session = await rig.manager.create("s")
         failing, fine = await rig.flash.register(session, "fail?"), await rig.flash.register(session, "fine?")
-        with rig.flash.hub.subscribe("s") as events:
+        with rig.hub.subscribe("s") as events:
             for version in (1, 2):
                 await rig.push(session, "price")
                 announced = await ready(events)
@@ -67,7 +67,7 @@ async def test_a_failure_keeps_the_last_answer_which_is_stale(redis: Redis) -> N
         await until(lambda: rig.evaluations)
         engine.fails_on = "fail?"
         other = await rig.flash.register(session, "fine?")
-        with rig.flash.hub.subscribe("s") as events:
+        with rig.hub.subscribe("s") as events:
             await rig.push(session, "price")
             while (announced := await ready(events))["data_version"] == 1:
                 continue

@@ -78,12 +78,12 @@ async def test_every_answer_is_remembered_and_whether_it_changed(rig: Rig) -> No
         newest = await rig.flash.cache.get("s", 1)
         assert newest is not None
         values.append(newest.value)
-    answers, more = await rig.flash.history.read("s", 1, None, 10)
+    answers, more = await rig.history.read("s", 1, None, 10)
     assert [one.version for one in answers] == [3, 4, 5, 6]
     assert [one.value for one in answers] == values[2:]
     assert [one.changed for one in answers] == [values[i] != values[i - 1] for i in range(2, 6)]
     assert not more
-    assert [one.version for one in (await rig.flash.history.read("s", 2, None, 10))[0]] == [1, 3, 5]
+    assert [one.version for one in (await rig.history.read("s", 2, None, 10))[0]] == [1, 3, 5]
 
 
 async def test_it_goes_with_its_query_and_with_its_session(rig: Rig, redis: Redis) -> None:

@@ -87,7 +87,7 @@ async def test_a_query_is_evaluated_when_it_is_due(
     session = await rig.manager.create("s")
     await rig.flash.register(session, "always?")
     await rig.flash.register(session, "sometimes?", **options)
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         seen = await versions(rig, session, events, 7)
     assert seen["always?"] == [1, 2, 3, 4, 5, 6, 7]
     assert seen.get("sometimes?") == expected
@@ -109,7 +109,7 @@ async def test_a_query_that_is_not_due_keeps_its_older_answer(rig: Rig) -> None:
 async def test_an_interval_ends_without_a_batch(rig: Rig) -> None:
     session = await rig.manager.create("s")
     await rig.flash.register(session, "trend?", min_interval=0.05)
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.push(session, "data")
         assert (await ready(events))["data_version"] == 1
         await rig.push(session, "data")
@@ -121,7 +121,7 @@ async def test_a_change_of_when_it_is_due_counts_at_once(rig: Rig) -> None:
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "trend?", when=Condition.parse("count > 99"), min_interval=86_400.0)
     await rig.push(session, "data")
-    with rig.flash.hub.subscribe("s") as events:
+    with rig.hub.subscribe("s") as events:
         await rig.flash.change(session, query.id, when=None)
         assert (await ready(events))["data_version"] == 1
         await rig.push(session, "data")

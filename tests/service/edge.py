@@ -10,6 +10,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from service import keys
+from service.access.clients import Clients
+from service.access.guard import lift_deadline
 from service.auth import auth_middleware
 from service.budget import BodyBudget
 from service.cors import add_cors_headers, cors_middleware
@@ -27,9 +29,11 @@ def edge_app(routes: Iterable[web.RouteDef], **settings: Any) -> web.Application
     )
     app[keys.SETTINGS] = configured
     app[keys.METRICS] = metrics
+    app[keys.CLIENTS] = Clients(configured)
     app[keys.BODIES] = BodyBudget(configured.max_bodies_bytes)
     app.on_response_prepare.append(stamp_response)
     app.on_response_prepare.append(add_cors_headers)
+    app.on_response_prepare.append(lift_deadline)
     app.add_routes(routes)
     return app
 

@@ -126,7 +126,7 @@ def test_an_upgrade_has_no_other_success() -> None:
         method="GET", path="/ws", handler=ok, tag="T", summary="Socket", streams=True, statuses={101: "Switching"}
     )
     responses = build((socket,), version="1")["paths"]["/ws"]["get"]["responses"]
-    assert set(responses) == {"101", "default"}
+    assert set(responses) == {"101", "401", "403", "429", "503", "default"}
 
 
 def test_open_operations_ask_for_no_key() -> None:

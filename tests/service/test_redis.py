@@ -75,7 +75,7 @@ async def _heard(events: Subscription) -> int:
 
 async def _works(client: apps.Client) -> None:
     """An answer comes through, into Redis and to who listens."""
-    with core(client).flash.hub.subscribe("s") as events:
+    with core(client).hub.subscribe("s") as events:
         version = await _push(client)
         assert await _heard(events) == version
     await _stored(client, version)

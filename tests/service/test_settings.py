@@ -63,6 +63,12 @@ def test_useful_contexts(context: int | None) -> None:
         {"cors_origins": "app.example.com"},
         {"cors_origins": "https://app.example.com/path"},
         {"redis_url": "http://localhost"},
+        {"redis_url": "redis://:pass/word@localhost"},
+        {"rate_limit": 0},
+        {"rate_limit": "nan"},
+        {"rate_burst": 0},
+        {"max_requests": 0},
+        {"max_subscriptions_per_client": 0},
         {"kv_cache_gb": "nan"},
         {"kv_cache_gb": 0},
         {"log_level": "loud"},
@@ -85,6 +91,23 @@ def test_secrets_stay_out_of_texts() -> None:
     assert "hidden" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hidden/word@localhost",
+        "redis://:hidden@[localhost",
+        "redis://:hidden℀@localhost",
+        "redis://:hidden@localhost:port",
+        "http://:hidden@localhost",
+    ],
+)
+def test_what_is_wrong_with_an_address_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Settings(redis_url=url)
+    assert caught.value.errors()[0]["msg"].startswith("Value error, must")
+    assert "hidden" not in str(caught.value.errors(include_input=False))
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1  # type: ignore[misc]
@@ -101,3 +124,4 @@ def test_data_dir_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_data_dir_is_made_absolute() -> None:
     assert Settings(data_dir="~/x").data_dir == Path.home() / "x"
     assert Settings(data_dir="x").data_dir.is_absolute()
+    assert Settings(api_keys_file="~/keys.toml").api_keys_file == Path.home() / "keys.toml"

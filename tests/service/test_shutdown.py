@@ -136,7 +136,7 @@ async def test_a_question_that_ends_in_time_is_answered(redis: Redis, tmp_path: 
         )
         await until(lambda: engine.running)
         poll = asyncio.create_task(client.get("/v1/sessions/s/flash?wait=60", headers={"If-None-Match": "*"}))
-        await until(lambda: client.app[CORE].flash.hub.subscribers)
+        await until(lambda: client.app[CORE].hub.subscribers)
         closing = asyncio.create_task(client.server.close())
         async with await poll as response:
             assert response.status == 503, "whoever only waits does not hold it up"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from service.access.visible import visible_id, visible_prefix
 from service.api.events.protocol import AddressedMessage, FeedQuery, FeedSocketQuery
 from service.bodies import query_model
 from service.core import CORE
@@ -22,11 +23,14 @@ def _feed(request: web.Request, query: FeedQuery | FeedSocketQuery) -> Feed:
     Raises:
         InvalidInput: it names more sessions than there can be, or resumes from what is no position.
         NotFound: one of them does not exist.
+        Forbidden: the client may know of no session whose id starts so.
     """
     most = request.app[SETTINGS].max_sessions
     if len(query.session) > most:
         raise InvalidInput(f"session: at most {most} can be named; give their `prefix`", param="session")
-    return Feed(request.app[CORE], query.session, query.prefix, labelled, position(request, query))
+    named = [visible_id(request, session_id) for session_id in query.session]
+    prefix = visible_prefix(request, query.prefix)
+    return Feed(request.app[CORE], named, prefix, labelled, position(request, query))
 
 
 async def events(request: web.Request) -> web.StreamResponse:

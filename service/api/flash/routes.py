@@ -8,12 +8,13 @@ from service.api.flash import protocol
 from service.api.flash.notify import NotifyObject
 from service.api.flash.registration import register
 from service.api.legacy import flash as old
-from service.api.legacy.kind import OLD_SHAPES, by_kind
-from service.api.requests import flash_id, session_of
+from service.api.legacy.kind import OLD_SHAPES, by_kind, by_kind_anywhere
+from service.api.requests import flash_id, session_of, view_of
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
 from service.delivery.polling import poll
 from service.openapi import Operation
+from service.views import View
 
 
 async def create(request: web.Request) -> web.Response:
@@ -27,39 +28,31 @@ async def create(request: web.Request) -> web.Response:
     return respond(request, found.model_dump(exclude_none=True))
 
 
-async def list_queries(request: web.Request) -> web.Response:
-    session = session_of(request)
-    flash = request.app[CORE].flash
-
+async def list_queries(request: web.Request, view: View) -> web.Response:
     async def read() -> protocol.FlashList:
-        answers = await flash.cache.all(session.id)
-        version = session.version
-        return protocol.FlashList(
-            data=[protocol.FlashObject.of(query, answers.get(query.id), version) for query in flash.registry(session)],
-            data_version=version,
-        )
+        look = await view.look()
+        found = [protocol.FlashObject.of(query, look.answers.get(query.id), look.version) for query in look.queries]
+        return protocol.FlashList(data=found, data_version=look.version)
 
-    return await poll(request, session, read)
+    return await poll(request, view, read)
 
 
 async def get(request: web.Request) -> web.Response:
-    session = session_of(request)
-    flash, query_id = request.app[CORE].flash, flash_id(request)
+    view, query_id = await view_of(request), flash_id(request)
 
     async def read() -> protocol.FlashObject:
-        query = flash.registry(session).get(query_id)
-        return protocol.FlashObject.of(query, await flash.cache.get(session.id, query_id), session.version)
+        look = await view.look()
+        return protocol.FlashObject.of(look.query(query_id), look.answers.get(query_id), look.version)
 
-    return await poll(request, session, read)
+    return await poll(request, view, read)
 
 
 async def history(request: web.Request) -> web.Response:
-    session = session_of(request)
-    flash, query_id = request.app[CORE].flash, flash_id(request)
+    view, query_id = await view_of(request), flash_id(request)
     query = query_model(request, protocol.HistoryQuery)
-    flash.registry(session).get(query_id)
-    session.touch()
-    answers, more = await flash.history.read(session.id, query_id, query.since, query.limit)
+    (await view.look()).query(query_id)
+    await view.touch()
+    answers, more = await request.app[CORE].history.read(view.id, query_id, query.since, query.limit)
     found = protocol.FlashHistory(data=list(map(protocol.PastAnswer.of, answers)), has_more=more)
     return respond(request, found.model_dump(exclude_none=True))
 
@@ -102,7 +95,8 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/sessions/{id}/flash",
-        handler=by_kind(list_queries, old.list_queries),
+        handler=by_kind_anywhere(list_queries, old.list_queries),
+        anywhere=True,
         tag="Flash Queries",
         summary="List Flash Queries and their answers",
         description=f"Has an `ETag`; `If-None-Match` gets 304 while nothing changed. {OLD_SHAPES} They have neither "
@@ -115,6 +109,7 @@ OPERATIONS = (
         method="GET",
         path="/v1/sessions/{id}/flash/{fid}",
         handler=get,
+        anywhere=True,
         tag="Flash Queries",
         summary="Get one Flash Query and its answer",
         description="Ours. As the list, for one query.",
@@ -126,6 +121,7 @@ OPERATIONS = (
         method="GET",
         path="/v1/sessions/{id}/flash/{fid}/history",
         handler=history,
+        anywhere=True,
         tag="Flash Queries",
         summary="Past answers of a Flash Query",
         description="Ours. Oldest first; go on with the last `data_version` as `since`.",

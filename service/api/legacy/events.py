@@ -13,22 +13,22 @@ from service.core import CORE
 from service.delivery.feed import Feed, bare
 from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
-from streams.session import Session
+from service.views import Own, View
 
 
-async def events(request: web.Request, session: Session) -> web.StreamResponse:
+async def events(request: web.Request, view: View) -> web.StreamResponse:
     """Stream what happens to the session."""
-    return await stream_events(request, Feed(request.app[CORE], [session.id], shape=_in_stream))
+    return await stream_events(request, Feed(request.app[CORE], [view.id], shape=_in_stream))
 
 
-async def socket(request: web.Request, session: Session) -> web.StreamResponse:
+async def socket(request: web.Request, view: View) -> web.StreamResponse:
     """Take pushes, and tell what happens to the session."""
 
     def shape(event: Event) -> Event | None:
-        return _in_socket(session, event)
+        return _in_socket(view, event)
 
-    feed = Feed(request.app[CORE], [session.id], shape=shape)
-    return await serve_socket(request, feed, SocketMessage, lambda _: session.id)
+    feed = Feed(request.app[CORE], [view.id], shape=shape)
+    return await serve_socket(request, feed, SocketMessage, lambda _: view.id)
 
 
 def _in_stream(event: Event) -> Event | None:
@@ -37,9 +37,9 @@ def _in_stream(event: Event) -> Event | None:
     return _changed(event)
 
 
-def _in_socket(session: Session, event: Event) -> Event | None:
+def _in_socket(view: View, event: Event) -> Event | None:
     if event.kind == "connected":
-        return Event(event.kind, event.data | {"streaming": streaming(session)})
+        return Event(event.kind, event.data | {"streaming": not isinstance(view, Own) or streaming(view.session)})
     return _changed(event)
 
 

@@ -9,6 +9,7 @@ from service.api.legacy.views import standing
 from service.api.requests import flash_id
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
+from service.views import View
 from streams.session import Session
 
 
@@ -28,14 +29,13 @@ async def register(request: web.Request, session: Session) -> web.Response:
     return respond(request, found.model_dump())
 
 
-async def list_queries(request: web.Request, session: Session) -> web.Response:
+async def list_queries(request: web.Request, view: View) -> web.Response:
     """All of them and their answers."""
     query_model(request, ListQuery)
-    flash = request.app[CORE].flash
-    session.touch()
-    answers = await flash.cache.all(session.id)
-    queries = [standing(query, answers.get(query.id)) for query in flash.registry(session)]
-    found = {"flash_queries": queries, "count": len(queries), "current_data_version": session.version}
+    await view.touch()
+    look = await view.look()
+    queries = [standing(query, look.answers.get(query.id)) for query in look.queries]
+    found = {"flash_queries": queries, "count": len(queries), "current_data_version": look.version}
     return respond(request, found)
 
 

@@ -9,25 +9,22 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from service.access.visible import visible
 from service.api.conversation import IN_THE_HEADER
 from service.api.fields import SESSION_HEADER
-from service.api.requests import bound_session, session_of
-from service.core import CORE
+from service.api.legacy.views import LABELS, is_legacy
+from service.api.requests import bound_session, session_of, view_of
+from service.views import View
 from streams.errors import InvalidInput, NotFound
 from streams.session import Session
 
-LABELS = frozenset({"legacy"})
 """What such a session is labelled with."""
 
 OLD_SHAPES = "Sessions that `/v1/sessions/init` made take and give the shapes of the old generation (docs/legacy.md)."
 """Belongs into the description of whatever :func:`by_kind` serves."""
 
 _SessionHandler = Callable[[web.Request, Session], Awaitable[web.StreamResponse]]
-
-
-def is_legacy(session: Session) -> bool:
-    """Whether it is an old-style session."""
-    return session.labels >= LABELS
+_ViewHandler = Callable[[web.Request, View], Awaitable[web.StreamResponse]]
 
 
 def old_session(request: web.Request) -> Session:
@@ -58,6 +55,16 @@ def by_kind(new: Handler, old: _SessionHandler) -> Handler:
     return handler
 
 
+def by_kind_anywhere(new: _ViewHandler, old: _ViewHandler) -> Handler:
+    """The same for what any server can tell of a session."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        view = await view_of(request)
+        return await (old if view.labels >= LABELS else new)(request, view)
+
+    return handler
+
+
 def chat_session(request: web.Request, named: str | None) -> Session | None:
     """The session that a chat request is a turn of.
 
@@ -72,7 +79,7 @@ def chat_session(request: web.Request, named: str | None) -> Session | None:
     if named is None:
         return bound_session(request)
     try:
-        session = request.app[CORE].manager.get(named)
+        session = visible(request).get(named)
     except NotFound:
         session = None
     if session is None or not is_legacy(session) or SESSION_HEADER in request.headers:

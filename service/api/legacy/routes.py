@@ -10,11 +10,13 @@ from functools import partial
 from aiohttp import web
 from pydantic import BaseModel
 
+from service.access.visible import visible
 from service.api.flash.registration import check_number, register_all
 from service.api.legacy import protocol, views
 from service.api.legacy.completions import complete
-from service.api.legacy.kind import LABELS, old_session
+from service.api.legacy.kind import old_session
 from service.api.legacy.refusals import renaming
+from service.api.legacy.views import LABELS
 from service.api.sessions.protocol import PushBody
 from service.bodies import read_model, respond
 from service.core import CORE
@@ -42,7 +44,7 @@ async def init(request: web.Request) -> web.Response:
         raise InvalidInput(f"context: this model has {context} tokens; ask for less, or nothing", param="context")
     check_number(request, body.flash)
     with renaming({"system": "prompt", "window": "window_size"}):
-        session = await manager.create(
+        session = await visible(request).create(
             system=body.prompt,
             type=BUILTIN[body.type],
             window=Window(body.window_size),

@@ -15,6 +15,14 @@ from streams.manager import Manager
 from streams.session import PushAck, Session
 from streams.timeline import Turn
 
+LABELS = frozenset({"legacy"})
+"""Of old-style sessions."""
+
+
+def is_legacy(session: Session) -> bool:
+    """Whether it is an old-style session."""
+    return session.labels >= LABELS
+
 
 def created(session: Session, manager: Manager, flash_queries: int) -> protocol.InitObject:
     """A session that was just created."""

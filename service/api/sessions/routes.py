@@ -10,14 +10,15 @@ from functools import partial
 
 from aiohttp import web
 
+from service.access.visible import visible
 from service.api.chat.protocol import ChatBody
 from service.api.flash.registration import check_number, register, register_all
 from service.api.legacy import events as old_events
 from service.api.legacy.generate import generate as old_generate
-from service.api.legacy.kind import OLD_SHAPES, by_kind, is_legacy
-from service.api.legacy.views import summary
+from service.api.legacy.kind import OLD_SHAPES, by_kind, by_kind_anywhere
 from service.api.requests import session_of
 from service.api.sessions import protocol
+from service.api.sessions.described import described
 from service.api.sessions.generate import generate
 from service.bodies import query_model, read_model, respond
 from service.core import CORE
@@ -25,8 +26,9 @@ from service.delivery.feed import Feed
 from service.delivery.resume import SocketQuery, StreamQuery, position
 from service.delivery.sse import stream_events
 from service.delivery.websocket import serve_socket
-from service.keys import METRICS
+from service.keys import CLIENT, METRICS
 from service.openapi import Operation
+from service.views import View
 from streams.entries import BUILTIN, EntryType, defined
 from streams.session import Session
 from streams.window import Window
@@ -40,7 +42,7 @@ def _respond_session(request: web.Request, session: Session) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     body = await read_model(request, protocol.SessionCreate, allow_empty=True)
     check_number(request, body.flash)
-    session = await request.app[CORE].manager.create(
+    session = await visible(request).create(
         body.id,
         body.system,
         type=await entry_type(body.type),
@@ -52,16 +54,20 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def list_sessions(request: web.Request) -> web.Response:
-    core = request.app[CORE]
-    manager, sessions = core.manager, core.manager.sessions()
-    old = [summary(session, manager) for session in sessions if is_legacy(session)]
-    listed = protocol.SessionList(
-        data=[protocol.SessionObject.of(session, core.flash.ready(session)) for session in sessions],
-        sessions=old,
-        count=len(old),
-        max_sessions=manager.limits.sessions,
-    )
-    return respond(request, listed.model_dump(exclude_none=True))
+    core, client = request.app[CORE], request[CLIENT]
+    manager, flash = core.manager, core.flash
+    shown = [described(session, manager, flash.ready(session)) for session in visible(request).all()]
+    shown += [seen for seen in await core.elsewhere() if client.sees(seen["session"]["id"])]
+    shown.sort(key=lambda seen: (seen["session"]["created"], seen["session"]["id"]))
+    old = [seen["old"] for seen in shown if seen["old"] is not None]
+    listed = {
+        "object": "list",
+        "data": [seen["session"] for seen in shown],
+        "sessions": old,
+        "count": len(old),
+        "max_sessions": manager.limits.sessions,
+    }
+    return respond(request, listed)
 
 
 async def entry_type(given: protocol.TypeName | protocol.TypeCreate | None) -> EntryType | None:
@@ -127,16 +133,14 @@ async def warm(request: web.Request) -> web.Response:
     return respond(request, reply.model_dump())
 
 
-async def events(request: web.Request) -> web.StreamResponse:
-    session = session_of(request)
+async def events(request: web.Request, view: View) -> web.StreamResponse:
     after = position(request, query_model(request, StreamQuery))
-    return await stream_events(request, Feed(request.app[CORE], [session.id], after=after))
+    return await stream_events(request, Feed(request.app[CORE], [view.id], after=after))
 
 
-async def socket(request: web.Request) -> web.StreamResponse:
-    session = session_of(request)
-    feed = Feed(request.app[CORE], [session.id], after=position(request, query_model(request, SocketQuery)))
-    return await serve_socket(request, feed, protocol.SocketMessage, lambda _: session.id)
+async def socket(request: web.Request, view: View) -> web.StreamResponse:
+    feed = Feed(request.app[CORE], [view.id], after=position(request, query_model(request, SocketQuery)))
+    return await serve_socket(request, feed, protocol.SocketMessage, lambda _: view.id)
 
 
 _NOT_FOUND = {404: "Unknown session."}
@@ -160,7 +164,7 @@ OPERATIONS = (
         handler=list_sessions,
         tag="Sessions",
         summary="List sessions",
-        description="Oldest first. Does not restart idle clocks.",
+        description="Oldest first; of a key with a prefix, those it may know of. Does not restart idle clocks.",
         response=protocol.SessionList,
     ),
     Operation(
@@ -241,7 +245,8 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/sessions/{id}/events",
-        handler=by_kind(events, old_events.events),
+        handler=by_kind_anywhere(events, old_events.events),
+        anywhere=True,
         tag="Events",
         summary="Stream events (SSE)",
         description="`connected`, a `flash_ready` for every cached answer, then `data_updated` and `flash_ready` as "
@@ -256,7 +261,8 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/v1/sessions/{id}/ws",
-        handler=by_kind(socket, old_events.socket),
+        handler=by_kind_anywhere(socket, old_events.socket),
+        anywhere=True,
         tag="Events",
         summary="Session websocket",
         description="Push data and receive the events, as JSON text frames, or msgpack binary frames under the "

@@ -114,6 +114,8 @@ OPERATIONS = (
         handler=metrics,
         tag="System",
         summary="Prometheus metrics",
+        description="Of all sessions together, so a key with a prefix gets 403.",
+        tells_all=True,
         content_types=("text/plain; version=0.0.4",),
     ),
     Operation(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from service.access.keyring import Key, digest_of, parse_keys
 from service.cli.main import app, takes_settings
 from service.settings import Settings
 from streams.errors import ModelError
@@ -123,3 +125,25 @@ def test_bad_flags_fail_before_anything_is_loaded() -> None:
         "assert not {'vllm', 'service.app'} & set(sys.modules), 'loaded'\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_new_key_is_printed_with_the_entry_that_makes_it_valid() -> None:
+    result = CliRunner().invoke(app, ["key", "--name", "acme", "--prefix", "acme-"])
+    assert result.exit_code == 0
+    key = re.search(r"^ak_\S+$", result.stdout, re.MULTILINE)
+    assert key is not None
+    entry = result.stdout[result.stdout.index("[[key]]") :]
+    assert parse_keys(entry.encode()) == (Key("acme", digest_of(key[0]), "acme-"),)
+    assert key[0] not in entry
+    plain = CliRunner().invoke(app, ["key"]).stdout
+    (unnamed,) = parse_keys(plain[plain.index("[[key]]") :].encode())
+    assert unnamed.name == f"key-{unnamed.digest.hex()[:8]}"
+    assert unnamed.prefix == ""
+
+
+@pytest.mark.parametrize("arguments", [("--name", "two words"), ("--prefix", "a/b"), ("--prefix", "")])
+def test_keys_have_names_and_prefixes_that_a_file_takes(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, ["key", *arguments])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"askahead: {arguments[0]}: must be")
+    assert "ak_" not in result.output

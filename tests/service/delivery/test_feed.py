@@ -141,7 +141,7 @@ async def test_named_sessions_are_heard_until_the_last_is_deleted(client: apps.C
         await delete(client, "b")
         assert await read(response) == ("deleted", {"session_id": "b"})
         assert await response.content.read() == b""
-    assert core(client).flash.hub.subscribers == 0
+    assert core(client).hub.subscribers == 0
 
 
 async def test_a_reconnected_client_starts_from_the_replay(client: apps.Client) -> None:
@@ -167,7 +167,7 @@ async def test_a_subscriber_that_falls_behind_all_together_is_ended(redis: Redis
             await create(client, session_id)
         async with client.get("/v1/events?session=a&session=b&session=c") as response:
             await several(response, 3)
-            (subscription,) = core(client).flash.hub._named["a"]
+            (subscription,) = core(client).hub._named["a"]
             for session_id in ("a", "b", "c"):
                 subscription.offer(Event("data_updated", {"data_version": 1}, session_id))
             assert await response.content.read() == b'event: error\ndata: {"reason":"lagging"}\n\n'
@@ -229,7 +229,7 @@ async def test_a_store_that_does_not_answer_is_told_before_the_stream_starts(tmp
             await valkey.aclose()
             status, reply = await call(client, "GET", path, headers=UPGRADE if "ws" in path else {})
             assert (status, reply["error"]["code"]) == (503, "store_unavailable")
-            assert core(client).flash.hub.subscribers == 0
+            assert core(client).hub.subscribers == 0
 
 
 async def test_answers_that_the_snapshot_holds_are_not_told_again(client: apps.Client) -> None:

@@ -43,7 +43,7 @@ async def poll(client: apps.Client, path: str, tag: str, **options: Any) -> tupl
 async def waiting(client: apps.Client, path: str, **options: Any) -> asyncio.Task[tuple[int, Any]]:
     """A poll that has begun to wait."""
     task = asyncio.create_task(call(client, "GET", path, **options))
-    await until(lambda: core(client).flash.hub.subscribers or task.done())
+    await until(lambda: core(client).hub.subscribers or task.done())
     assert not task.done()
     return task
 
@@ -149,7 +149,7 @@ async def test_a_client_that_leaves_ends_its_wait(client: apps.Client) -> None:
     poll = await waiting(client, f"{FLASH}?wait=30")
     poll.cancel()
     await asyncio.gather(poll, return_exceptions=True)
-    await until(lambda: not core(client).flash.hub.subscribers)
+    await until(lambda: not core(client).hub.subscribers)
     await until(lambda: core(client).manager.get("s").idle)
 
 

@@ -169,7 +169,7 @@ async def test_a_position_of_an_unknown_past_starts_from_a_snapshot(client: apps
 
 
 def redis_of(client: apps.Client) -> Redis:
-    return core(client).flash.log._redis
+    return core(client).events._redis
 
 
 @pytest.mark.parametrize("text", ["0", "soon", "1-0", "1:s", "1:s.x", "1:s.0,s.1", "%00", "1" * 17, "-1"])
@@ -320,14 +320,14 @@ async def test_named_sessions_that_are_gone_are_told_to_be_if_that_is_known(clie
         assert await response.content.read() == b"", "nothing more can come"
     await redis_of(client).delete(keys.event_log("a"))
     assert (await call(client, "GET", path, headers={"Last-Event-ID": start}))[0] == 404
-    assert core(client).flash.hub.subscribers == 0
+    assert core(client).hub.subscribers == 0
 
 
 async def test_a_prefix_of_which_deletions_are_not_known_starts_from_snapshots(client: apps.Client) -> None:
     await create(client, "p-1")
     await push(client, "p-1")
     hour = 1000 * keys.DELETED_SECONDS
-    long_ago = await core(client).flash.log.now() - hour - 60_000
+    long_ago = await core(client).events.now() - hour - 60_000
     async with client.get("/v1/events?prefix=p-", headers={"Last-Event-ID": str(long_ago)}) as response:
         assert await read(response) == connected("p-1", 1, 0, resumed=False)
 

@@ -103,7 +103,7 @@ async def test_it_ends_when_the_session_is_deleted(client: apps.Client) -> None:
         await read(other)
         await ok(client, "DELETE", SESSION)
         assert await response.content.read() == await other.content.read() == b""
-    assert core(client).flash.hub.subscribers == 0
+    assert core(client).hub.subscribers == 0
 
 
 async def test_it_ends_when_the_server_stops(redis: Redis, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_it_ends_when_the_client_leaves(client: apps.Client) -> None:
     assert not session.idle
     response.close()
     await until(lambda: session.idle)
-    assert core(client).flash.hub.subscribers == 0
+    assert core(client).hub.subscribers == 0
 
 
 async def test_a_subscriber_that_falls_behind_is_ended(redis: Redis, tmp_path: Path) -> None:
@@ -131,11 +131,11 @@ async def test_a_subscriber_that_falls_behind_is_ended(redis: Redis, tmp_path: P
         async with client.get(EVENTS) as response, client.get(EVENTS) as patient:
             await read(response)
             await read(patient)
-            subscriptions = core(client).flash.hub._named["s"]
+            subscriptions = core(client).hub._named["s"]
             lagging = next(iter(subscriptions))
             for version in range(3):
                 lagging.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}, "s"))
-            await until(lambda: core(client).flash.hub.subscribers == 1)
+            await until(lambda: core(client).hub.subscribers == 1)
             await push(client)
             ended, other = sorted(await asyncio.gather(response.content.readany(), patient.content.readany()), key=len)
             assert parse(ended) == ("error", {"reason": "lagging"})
@@ -147,7 +147,7 @@ async def test_a_client_that_never_reads_is_dropped(redis: Redis, tmp_path: Path
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         with socket.create_connection((client.host, client.port)) as deaf:
             deaf.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            hub = core(client).flash.hub
+            hub = core(client).hub
             await until(lambda: hub.subscribers)
             (subscription,) = hub._named["s"]
             large = {"id": 1, "data_version": 1, "evaluated_at": 0.0, "value": "x" * 2**20}

@@ -64,7 +64,7 @@ async def test_a_client_that_answers_nothing_is_closed(redis: Redis, tmp_path: P
         assert (PING, b"hb") in frames
         assert frames[-1] == (CLOSE, b"")
         await until(lambda: core(client).manager.get("s").idle)
-        await until(lambda: not core(client).flash.hub.subscribers)
+        await until(lambda: not core(client).hub.subscribers)
 
 
 # Frame limits
@@ -91,7 +91,7 @@ async def test_a_frame_beyond_the_limit_drops_the_connection_unread(redis: Redis
             await socket.send_header(TEXT, length)
             frames = await socket.rest()
         assert all(opcode == CLOSE for opcode, _ in frames), "no JSON error"
-        await until(lambda: not core(client).flash.hub.subscribers)
+        await until(lambda: not core(client).hub.subscribers)
 
 
 async def test_fragments_count_together(redis: Redis, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ async def test_deleting_the_session_closes_its_sockets(client: apps.Client) -> N
         assert await one.rest() == [(CLOSE, b"")]
         closing = await other.receive(timeout=10)
         assert closing.type is WSMsgType.CLOSE
-    await until(lambda: not core(client).flash.hub.subscribers)
+    await until(lambda: not core(client).hub.subscribers)
 
 
 async def test_a_server_that_stops_closes_its_sockets(redis: Redis, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ async def test_a_client_that_breaks_off_is_forgotten(client: apps.Client) -> Non
         await socket.receive()
         assert not core(client).manager.get("s").idle
     await until(lambda: core(client).manager.get("s").idle)
-    assert core(client).flash.hub.subscribers == 0
+    assert core(client).hub.subscribers == 0
 
 
 async def test_a_subscriber_that_falls_behind_is_closed(redis: Redis, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ async def test_a_subscriber_that_falls_behind_is_closed(redis: Redis, tmp_path: 
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
             await socket.receive()
-            (subscription,) = core(client).flash.hub._named["s"]
+            (subscription,) = core(client).hub._named["s"]
             for version in range(3):
                 subscription.offer(Event("data_updated", {"data_version": version, "tokens": 0, "pending": 0}, "s"))
             assert await socket.rest() == [(CLOSE, struct.pack("!H", 1013) + b"lagging")], "try again later"
@@ -189,7 +189,7 @@ async def test_a_client_that_never_reads_is_dropped(
     async with apps.serving(redis, tmp_path, ws_read_timeout_seconds=0.2) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
-            hub = core(client).flash.hub
+            hub = core(client).hub
             (subscription,) = hub._named["s"]
             large = {"id": 1, "data_version": 1, "evaluated_at": 0.0, "value": "x" * 2**20}
             for _ in range(40):

@@ -143,7 +143,7 @@ async def test_it_closes_when_the_last_named_session_is_deleted(client: apps.Cli
         deletions = [unplaced(orjson.loads(payload)) for opcode, payload in frames if opcode == TEXT]
         assert deletions == [{"type": "deleted", "data": {"session_id": session_id}} for session_id in ("b", "a")]
         assert frames[-1] == (CLOSE, b"")
-    await until(lambda: not core(client).flash.hub.subscribers)
+    await until(lambda: not core(client).hub.subscribers)
 
 
 async def test_a_client_that_breaks_off_is_forgotten(client: apps.Client) -> None:
@@ -151,7 +151,7 @@ async def test_a_client_that_breaks_off_is_forgotten(client: apps.Client) -> Non
         await socket.receive()
         assert not any(session.idle for session in core(client).manager.sessions())
     await until(lambda: all(session.idle for session in core(client).manager.sessions()))
-    assert core(client).flash.hub.subscribers == 0
+    assert core(client).hub.subscribers == 0
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ async def test_bad_selections_are_refused_by_name(
 ) -> None:
     answer = await call(client, "GET", f"{path}?{query}", headers=UPGRADE if path == "/v1/ws" else {})
     assert (answer[0], answer[1]["error"]["param"]) == (status, param)
-    assert core(client).flash.hub.subscribers == 0
+    assert core(client).hub.subscribers == 0
     assert all(session.idle for session in core(client).manager.sessions())
 
 

@@ -1,0 +1,19 @@
+"""A session as lists show it, whichever server is asked. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flashquery.ready import Ready
+from service.api.legacy.views import is_legacy, summary
+from service.api.sessions.protocol import SessionObject
+from streams.manager import Manager
+from streams.session import Session
+
+
+def described(session: Session, manager: Manager, ready: Ready | None) -> dict[str, Any]:
+    """The session, ``session``; and for old clients, if it is one of theirs, ``old``."""
+    return {
+        "session": SessionObject.of(session, ready).model_dump(exclude_none=True),
+        "old": summary(session, manager) if is_legacy(session) else None,
+    }
