@@ -130,8 +130,9 @@ class Feed:
             NotFound: a session that was named does not exist, and its end is not known either.
             RedisError: it does not.
         """
-        if not (self._named or self._missing) and self._prefix is None:
+        if not self._named and self._prefix is None:
             return  # a producer's: nothing is heard
+        await self._find()
         self._cursor = Cursor(await self._core.events.now())
         if self._after is not None:
             await self._resume(self._after)
@@ -186,7 +187,7 @@ class Feed:
             return
         self._kept_at = now
         with suppress(RedisError):
-            for watched in self._watched.values():
+            for watched in tuple(self._watched.values()):
                 await watched.view.keep()
 
     def _placed(self, event: Event) -> Event:

@@ -126,6 +126,7 @@ def test_a_server_that_was_stopped_starts_again_on_its_data(tmp_path: Path) -> N
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_question_that_ends_in_time_is_answered(redis: Redis, tmp_path: Path, streamed: bool) -> None:
     engine = FastEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s", "flash": [{"query": "Hot?"}]})
         await ok(client, "POST", "/v1/sessions/s/push", {"data": "x"})

@@ -38,6 +38,7 @@ async def serving(redis: Redis, data_dir: Path, *lines: str, **settings: Any) ->
     """A client of an application with the three keys; ``lines`` are added to the entries of the tenants."""
     file = data_dir / "keys.toml"
     file.write_text(entry("acme", 'prefix = "acme-"', *lines) + entry("rival", 'prefix = "rival-"', *lines))
+    await redis.flushall()
     async with apps.serving(redis, data_dir, api_key="main", api_keys_file=file, **settings) as client:
         yield client
 

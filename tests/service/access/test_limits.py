@@ -50,6 +50,7 @@ async def test_who_asks_too_often_is_told_when_to_come_back(redis: Redis, tmp_pa
 
 
 async def test_without_keys_an_address_is_limited(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, rate_limit=0.01, rate_burst=1) as client:
         await ok(client, "GET", "/v1/models")
         assert (await call(client, "GET", "/v1/models", headers={"x-api-key": "other"}))[0] == 429

@@ -106,6 +106,7 @@ async def test_parameters_reach_the_engine(
     redis: Redis, tmp_path: Path, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     engine = RecordingEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", CHAT, {"messages": [user("Hello?")], **given})
     (sampling,) = engine.samplings
@@ -113,6 +114,7 @@ async def test_parameters_reach_the_engine(
 
 
 async def test_a_reply_without_a_bound_ends_where_the_context_does(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, FastEngine(context=512, kv_capacity=4096)) as client:
         reply = await complete(client, ignore_eos=True)
     assert reply["choices"][0]["finish_reason"] == "length"

@@ -106,6 +106,7 @@ async def test_all_log_probabilities_come_at_the_end(client: apps.Client) -> Non
 
 async def test_nothing_is_sent_before_the_first_token(redis: Redis, tmp_path: Path) -> None:
     engine = SteppedEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         asked = asyncio.create_task(client.post(CHAT, json=asking(stream=True, max_tokens=2)))
         await until(lambda: engine.running)
@@ -132,6 +133,7 @@ async def test_a_failure_before_the_first_token_is_told_by_its_status(client: ap
 
 async def test_a_failure_after_it_is_told_in_the_stream(redis: Redis, tmp_path: Path) -> None:
     engine = SteppedEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         asked = asyncio.create_task(client.post(CHAT, json=asking(stream=True), headers=IN_SESSION))

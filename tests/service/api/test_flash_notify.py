@@ -27,6 +27,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 @pytest.fixture
 async def allowing(redis: Redis, tmp_path: Path, engine: FastEngine) -> AsyncIterator[apps.Client]:
     """A server whose webhooks may be on this machine, with a session."""
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, notify_private=True) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         yield client
@@ -125,6 +126,7 @@ async def test_bad_webhooks_are_refused_by_field(client: apps.Client, notify: An
 
 
 async def test_a_session_is_not_made_with_a_webhook_too_many(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, max_webhooks=1) as client:
         notify = {"url": "https://example.com/", "secret": SECRET}
         flash = [{"query": text, "notify": notify} for text in ("a", "b")]

@@ -84,6 +84,7 @@ async def test_parameters_reach_the_engine(
     redis: Redis, tmp_path: Path, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     engine = RecordingEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         await ok(client, "POST", MESSAGES, {"messages": [user("Hello?")], "max_tokens": 9, **given})
     (sampling,) = engine.samplings
@@ -107,6 +108,7 @@ async def test_why_a_reply_ended(
 
 
 async def test_a_full_context_is_not_max_tokens(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, FastEngine(context=512, kv_capacity=4096)) as client:
         reply = await message(client, max_tokens=10_000, ignore_eos=True)
     assert reply["stop_reason"] == "model_context_window_exceeded"

@@ -130,6 +130,7 @@ async def test_a_failure_before_the_first_token_is_told_by_its_status(client: ap
 
 async def test_a_failure_after_it_is_an_event(redis: Redis, tmp_path: Path) -> None:
     engine = SteppedEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         asked = asyncio.create_task(client.post(MESSAGES, json=asking(max_tokens=9, stream=True)))
         await until(lambda: engine.running)

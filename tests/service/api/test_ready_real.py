@@ -19,6 +19,7 @@ LINES = ["09:00 o=10 h=12 l=9 c=11", "09:01 o=11 h=15 l=11 c=14", "09:02 o=14 h=
 @pytest.mark.timeout(600)
 async def test_fast_answers_take_no_step(redis: Redis, tmp_path: Path, vllm_engine: VllmEngine) -> None:
     engine = CountingEngine(vllm_engine)
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, cast("Any", engine)) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s", "pre_decode": True})
         for number, line in enumerate(LINES, 1):

@@ -147,6 +147,7 @@ class Deletions:
 
 
 async def test_unused_sessions_expire_unless_somebody_watches(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, session_idle_seconds=1) as client:
         deletions = Deletions()
         core(client).manager.listen(deletions)
@@ -171,6 +172,7 @@ async def test_unused_sessions_expire_unless_somebody_watches(redis: Redis, tmp_
 
 async def test_what_waits_to_be_read_keeps_a_session(redis: Redis, tmp_path: Path) -> None:
     engine = FastEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, session_idle_seconds=1) as client:
         deletions = Deletions()
         core(client).manager.listen(deletions)
@@ -243,6 +245,7 @@ async def test_a_refused_creation_leaves_no_session_behind(
 
 
 async def test_ids_and_places_are_limited_until_one_is_deleted(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, max_sessions=2) as client:
         await create(client, id="a")
         assert await refusal(client, "POST", "/v1/sessions", {"id": "a"}) == (409, "session_exists")

@@ -162,6 +162,7 @@ async def test_a_reconnected_client_starts_from_the_replay(client: apps.Client) 
 
 
 async def test_a_subscriber_that_falls_behind_all_together_is_ended(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, subscriber_backlog=2) as client:
         for session_id in ("a", "b", "c"):
             await create(client, session_id)
@@ -176,6 +177,7 @@ async def test_a_subscriber_that_falls_behind_all_together_is_ended(redis: Redis
 
 async def test_it_ends_when_the_server_stops(redis: Redis, tmp_path: Path) -> None:
     async with aiohttp.ClientSession() as session:
+        await redis.flushall()
         async with apps.serving(redis, tmp_path) as client:
             await create(client, "a")
             prefixed = await session.get(client.make_url("/v1/events?prefix="))
@@ -185,6 +187,7 @@ async def test_it_ends_when_the_server_stops(redis: Redis, tmp_path: Path) -> No
 
 
 async def test_silence_is_filled_with_heartbeats(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, heartbeat_seconds=0.1) as client, client.get(PLANT) as response:
         for _ in range(2):
             assert await response.content.readuntil(b"\n\n") == b": heartbeat\n\n"
@@ -207,6 +210,7 @@ async def test_every_watched_session_is_kept_as_long_as_it_is_watched(client: ap
 
 
 async def test_sessions_of_a_watched_prefix_do_not_expire(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, session_idle_seconds=1) as client:
         for session_id in ("plant-1", "other"):
             await create(client, session_id)

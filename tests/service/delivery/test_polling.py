@@ -194,6 +194,7 @@ async def test_bad_queries_are_refused_by_name(client: apps.Client, query: str, 
 
 async def test_after_is_bounded(redis: Redis, tmp_path: Path) -> None:
     engine = FastEngine()
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, wait_seconds_max=0.01) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         engine.ingest_gate.clear()

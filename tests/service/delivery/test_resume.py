@@ -142,6 +142,7 @@ async def test_the_position_may_be_in_the_query_string_and_the_header_comes_firs
 
 
 async def test_a_position_out_of_retention_starts_from_a_snapshot_and_says_so(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, events_kept=1) as client:
         await create(client, "s", "Hot?")
         listener = Listener(client, EVENTS)

@@ -84,6 +84,7 @@ async def test_a_new_version_is_told_before_the_answers_over_it(client: apps.Cli
 
 
 async def test_silence_is_filled_with_heartbeats(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, heartbeat_seconds=0.1) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with client.get(EVENTS) as response:
@@ -108,6 +109,7 @@ async def test_it_ends_when_the_session_is_deleted(client: apps.Client) -> None:
 
 async def test_it_ends_when_the_server_stops(redis: Redis, tmp_path: Path) -> None:
     async with aiohttp.ClientSession() as session:
+        await redis.flushall()
         async with apps.serving(redis, tmp_path) as client:
             await ok(client, "POST", "/v1/sessions", {"id": "s"})
             response = await session.get(client.make_url(EVENTS))
@@ -126,6 +128,7 @@ async def test_it_ends_when_the_client_leaves(client: apps.Client) -> None:
 
 
 async def test_a_subscriber_that_falls_behind_is_ended(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, subscriber_backlog=2) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with client.get(EVENTS) as response, client.get(EVENTS) as patient:
@@ -143,6 +146,7 @@ async def test_a_subscriber_that_falls_behind_is_ended(redis: Redis, tmp_path: P
 
 
 async def test_a_client_that_never_reads_is_dropped(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, ws_read_timeout_seconds=0.1) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         with socket.create_connection((client.host, client.port)) as deaf:

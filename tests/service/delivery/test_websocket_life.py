@@ -30,6 +30,7 @@ async def _session(client: apps.Client) -> None:
 
 
 async def test_the_server_pings_and_a_pong_keeps_the_socket(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, heartbeat_seconds=0.1, ws_read_timeout_seconds=0.4) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with client.ws_connect(WS, autoping=False) as socket:
@@ -45,6 +46,7 @@ async def test_the_server_pings_and_a_pong_keeps_the_socket(redis: Redis, tmp_pa
 
 
 async def test_heartbeats_come_beside_events(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, heartbeat_seconds=0.1) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with client.ws_connect(WS, autoping=False) as socket:
@@ -56,6 +58,7 @@ async def test_heartbeats_come_beside_events(redis: Redis, tmp_path: Path) -> No
 
 
 async def test_a_client_that_answers_nothing_is_closed(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, heartbeat_seconds=0.1, ws_read_timeout_seconds=0.2) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
@@ -71,6 +74,7 @@ async def test_a_client_that_answers_nothing_is_closed(redis: Redis, tmp_path: P
 
 
 async def test_a_frame_of_exactly_the_limit_passes(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, ws_frame_bytes=1024) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with client.ws_connect(WS) as socket:
@@ -84,6 +88,7 @@ async def test_a_frame_of_exactly_the_limit_passes(redis: Redis, tmp_path: Path)
 
 @pytest.mark.parametrize("length", [1025, 2**40])
 async def test_a_frame_beyond_the_limit_drops_the_connection_unread(redis: Redis, tmp_path: Path, length: int) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, ws_frame_bytes=1024) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
@@ -95,6 +100,7 @@ async def test_a_frame_beyond_the_limit_drops_the_connection_unread(redis: Redis
 
 
 async def test_fragments_count_together(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, ws_frame_bytes=1024) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
@@ -156,6 +162,7 @@ async def test_deleting_the_session_closes_its_sockets(client: apps.Client) -> N
 
 
 async def test_a_server_that_stops_closes_its_sockets(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
@@ -173,6 +180,7 @@ async def test_a_client_that_breaks_off_is_forgotten(client: apps.Client) -> Non
 
 
 async def test_a_subscriber_that_falls_behind_is_closed(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, subscriber_backlog=2) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:
@@ -186,6 +194,7 @@ async def test_a_subscriber_that_falls_behind_is_closed(redis: Redis, tmp_path: 
 async def test_a_client_that_never_reads_is_dropped(
     redis: Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, ws_read_timeout_seconds=0.2) as client:
         await ok(client, "POST", "/v1/sessions", {"id": "s"})
         async with raw(client, WS) as socket:

@@ -247,6 +247,7 @@ async def test_what_is_no_upgrade_is_400(client: apps.Client) -> None:
 
 
 async def test_the_key_is_asked_for_first(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, api_key="secret") as client:
         for path in ("/v1/events", "/v1/events?session=nowhere", "/v1/ws", "/v1/ws?session=nowhere"):
             assert (await call(client, "GET", path, headers=UPGRADE if "ws" in path else {}))[0] == 401
@@ -257,6 +258,7 @@ async def test_the_key_is_asked_for_first(redis: Redis, tmp_path: Path) -> None:
 
 async def test_pages_of_other_origins_are_refused_unless_allowed(redis: Redis, tmp_path: Path) -> None:
     app, evil = "https://app.example.com", "https://evil.example.com"
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, cors_origins=app) as client:
         status, reply = await call(client, "GET", "/v1/ws", headers={**UPGRADE, "Origin": evil})
         assert (status, reply["error"]["code"]) == (403, "origin_not_allowed")

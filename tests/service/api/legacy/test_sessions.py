@@ -25,6 +25,7 @@ async def test_health_is_a_status_alone(client: apps.Client) -> None:
 
 
 async def test_health_before_the_model_is_there_and_without_a_key(redis: Redis, tmp_path: Path) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, api_key="secret") as client:
         engine = core(client).manager.engine
         assert isinstance(engine, FastEngine)
@@ -169,6 +170,7 @@ async def test_what_waits_is_pending_everywhere(client: apps.Client, engine: Fas
 
 
 async def test_dropped_entries_are_not_waited_for(redis: Redis, tmp_path: Path, engine: FastEngine) -> None:
+    await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, queue_entries=2) as client:
         path = await init(client)
         ack = await push(client, path, *[READING] * 5)
