@@ -65,7 +65,7 @@ _GENERAL = {
     401: "No key, or a wrong one.",
     403: "The key is limited to sessions whose ids start with its prefix, or the page's origin is not allowed.",
     429: "Too many requests, or too many at once.",
-    503: "The server is too busy, or not ready.",
+    503: "The server is too busy or not ready, or the engine, its memory or the store is not available.",
 }
 """What may happen wherever a key may be asked for."""
 
@@ -85,7 +85,8 @@ class Operation:
         response: model of the answer with status 200.
         query: model of the query string.
         headers: headers it reads, all optional, and what each is for.
-        statuses: further statuses and when they occur.
+        statuses: further statuses and when they occur, beside those that every operation with a body, with a query
+            string or behind a key has.
         content_types: what it answers with beside, or without a ``response`` model instead of, JSON and msgpack;
             such as ``text/event-stream``.
         streams: the answer has no end of its own, so ``HEAD`` is not offered.
@@ -242,10 +243,18 @@ def _responses(operation: Operation, references: Mapping[Any, Any]) -> dict[str,
     error = {"application/json": {"schema": {"$ref": _REF.format(model=envelope)}}}
     # A connection that changes its protocol has no other success.
     responses: dict[str, Any] = {} if 101 in operation.statuses else {"200": success}
-    general = _GENERAL if operation.needs_key else {}
-    for status, meaning in sorted({**general, **operation.statuses}.items()):
+    for status, meaning in sorted({**_common(operation), **operation.statuses}.items()):
         responses[str(status)] = {"description": meaning}
         if status >= 400:
             responses[str(status)]["content"] = error
-    responses["default"] = {"description": "Any error", "content": error}
     return responses
+
+
+def _common(operation: Operation) -> dict[int, str]:
+    """What any operation of this kind may be refused with. There is no "default": what is not said does not occur."""
+    statuses: dict[int, str] = {}
+    if operation.request is not None:
+        statuses = {408: "The body did not arrive in time.", 413: "The body is too large."}
+    if operation.request or operation.query or operation.headers or "{" in operation.path:
+        statuses[400] = "A field, a parameter or a header is wrong."
+    return statuses | _GENERAL if operation.needs_key else statuses

@@ -32,6 +32,7 @@ class Thing(BaseModel):
     parts: list[Part]
 
 
+GENERAL = {"401", "403", "429", "503"}
 THINGS = (
     Operation(
         method="POST",
@@ -105,7 +106,7 @@ def test_errors_have_the_envelope_of_their_path() -> None:
     things, messages = paths["/v1/things"]["post"]["responses"], paths["/v1/messages"]["post"]["responses"]
     assert things["409"]["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
     assert "content" not in things["201"]
-    assert messages["default"]["content"]["application/json"]["schema"]["$ref"].endswith("/MessagesError")
+    assert messages["401"]["content"]["application/json"]["schema"]["$ref"].endswith("/MessagesError")
     assert set(messages["200"]["content"]) == {"text/event-stream"}
 
 
@@ -126,7 +127,17 @@ def test_an_upgrade_has_no_other_success() -> None:
         method="GET", path="/ws", handler=ok, tag="T", summary="Socket", streams=True, statuses={101: "Switching"}
     )
     responses = build((socket,), version="1")["paths"]["/ws"]["get"]["responses"]
-    assert set(responses) == {"101", "401", "403", "429", "503", "default"}
+    assert set(responses) == {"101", *GENERAL}
+
+
+def test_what_every_operation_of_a_kind_may_be_refused_with_is_said() -> None:
+    paths = build(THINGS, version="1")["paths"]
+    create, listing = paths["/v1/things"]["post"]["responses"], paths["/v1/things"]["get"]["responses"]
+    assert set(create) == {"200", "201", "400", "408", "409", "413", *GENERAL}
+    assert set(listing) == {"200", "400", *GENERAL}
+    assert set(paths["/v1/things/{id}/events"]["get"]["responses"]) == {"200", "400", *GENERAL}
+    health = build(OWN, version="1")["paths"]["/health"]["get"]["responses"]
+    assert "401" not in health
 
 
 def test_open_operations_ask_for_no_key() -> None:

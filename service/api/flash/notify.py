@@ -32,10 +32,8 @@ class Notify(Strict):
 
     url: Url
     secret: Annotated[
-        str | None,
-        AfterValidator(_secret),
+        Annotated[str, AfterValidator(_secret), Field(max_length=128)] | None,
         Field(
-            max_length=128,
             description="Signs the messages: `whsec_` and the base64 of 24 to 64 bytes. Made by the server if absent, "
             "and then told once, in the answer to the registration.",
         ),

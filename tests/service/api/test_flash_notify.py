@@ -88,6 +88,11 @@ async def test_what_is_deleted_is_not_told_of(allowing: apps.Client, receiver: R
     await until(lambda: not receiver.waiting)
 
 
+async def test_a_secret_of_null_is_made_by_the_server(allowing: apps.Client, receiver: Receiver) -> None:
+    body = {"query": "Trend?", "notify": {"url": receiver.url, "secret": None}}
+    assert (await ok(allowing, "POST", FLASH, body))["notify"]["secret"].startswith("whsec_")
+
+
 async def test_with_a_session_comes_the_clients_own_secret(allowing: apps.Client, receiver: Receiver) -> None:
     query = {"query": "Trend?", "notify": {"url": receiver.url, "secret": SECRET}}
     await ok(allowing, "POST", "/v1/sessions", {"id": "t", "flash": [query]})

@@ -243,6 +243,7 @@ async def test_answers_that_the_snapshot_holds_are_not_told_again(client: apps.C
         await answered(client, "a")
     at = (await core(client).flash.cache.all("a"))[1].evaluated_at
     with Feed(core(client), "a") as feed:
+        await feed.begin()
         for version, later in ((1, -2), (2, -1), (3, 0), (3, 1), (4, 2)):
             feed.queue.offer(Event("flash_ready", {"id": 1, "data_version": version, "evaluated_at": at + later}, "a"))
         events = [await feed.next(10) for _ in range(4)]
@@ -387,6 +388,7 @@ async def test_versions_never_go_back_while_a_feed_opens(client: apps.Client, pu
         await create(client, session_id, "Hot?")
     heard: dict[str, list[Named]] = {session_id: [] for session_id in names}
     with Feed(core(client), names, shape=labelled) as feed:
+        await feed.begin()
 
         async def hear(most: int) -> None:
             for _ in range(most):
