@@ -59,6 +59,10 @@ class Asking:
         end = self._questions.encode("\n")
         return (*tokens[: self._preface_room - len(end)], *end)
 
+    async def alive(self) -> None:
+        """Wait until the engine can answer."""
+        await self._questions.ready()
+
     async def ready(self, session: Session, snapshot: Snapshot) -> Ready | None:
         """The decision point of ``snapshot``: a question without words. None if the model would think first.
 

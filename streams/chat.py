@@ -264,7 +264,9 @@ class Chat:
     async def retire(self, session: Session) -> None:
         """Give back what warm turns have read, once the stream has gone on without it."""
         ahead = session.ahead
-        if ahead is None or ahead.reading.locked() or ahead.held.covers(session.timeline.tokens):
+        if ahead is None or ahead.reading.locked():
+            return
+        if ahead.held.content and ahead.held.covers(session.timeline.tokens):
             return
         session.ahead = None
         await uninterrupted(self.release(ahead))

@@ -23,7 +23,7 @@ from streams.ingest import IngestQueue
 from streams.intake import Intake, Item
 from streams.listening import Listener, Listeners
 from streams.pacer import Pacer, SlicePolicy
-from streams.questions import Questions, check_alive
+from streams.questions import Questions
 from streams.reading import Reading
 from streams.residency import Resident
 from streams.room import Room
@@ -90,20 +90,23 @@ class Manager:
             turned=self._listeners.turned,
         )
         self._sliding = Sliding(engine, self._pacer, grant=self._grant, moved=self._listeners.moved)
-        self._reading = Reading(self.chat, self._sliding, self._listeners)
+        self._reading = Reading(engine, self.chat, self._sliding, self._listeners)
         self._sessions: dict[str, Session] = {}
         self._endings: set[asyncio.Task[None]] = set()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Manager:
-        self._sweeper = asyncio.create_task(self._expire(), name="expire-sessions")
+        self._tasks = [
+            asyncio.create_task(self._expire(), name="expire-sessions"),
+            asyncio.create_task(self._reading.survive(), name="survive-engine"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # The sweeper first: it begins deletions.
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        # These first: they begin deletions, and wake loops.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*self._endings, return_exceptions=True)
         await self._reading.stop(*self._sessions.values())
         await asyncio.gather(*map(self._release, self._sessions.values()))
@@ -149,7 +152,6 @@ class Manager:
                 f"{self.limits.sessions} sessions are live, which is this server's limit; delete one first",
                 code="session_limit",
             )
-        self._check_alive()
         session_id = session_id or f"sess_{secrets.token_hex(8)}"
         frame = self._template.question_frame(system)
         self.room.check_stream(len(frame.head), "system")
@@ -258,11 +260,11 @@ class Manager:
             NotFound: the session was deleted meanwhile.
             InvalidInput: an entry is too large, or not of the session's type.
             ContextLengthExceeded: the stream would outgrow the model's context.
-            Unavailable: the KV cache has no room, or the engine is gone.
+            Unavailable: the KV cache has no room.
         """
-        self._check_alive(session)
+        self._check_reads(session)
         entries = await self._intake.entries(session.type, items)
-        self._check_alive(session)
+        self._check_reads(session)
         tokens = [len(entry.tokens) for entry in entries]
         if session.window.tokens is None:
             self.room.check_stream(session.growth(session.waiting_tokens + sum(tokens)), "data")
@@ -335,10 +337,8 @@ class Manager:
 
     # Checks
 
-    def _check_alive(self, session: Session | None = None) -> None:
-        check_alive(self.engine)
-        if session is None:
-            return
+    @staticmethod
+    def _check_reads(session: Session) -> None:
         session.require_live()
         if session.failure is not None:
             raise EngineUnavailable(

@@ -67,6 +67,10 @@ class Questions:
         """
         check_alive(self._engine)
 
+    async def ready(self) -> None:
+        """Wait until the engine can answer."""
+        await self._engine.ready()
+
     def asked(self, options: Mapping[str, object]) -> Conversation:
         """The tools and template options of a question: thinking is off unless ``options`` turn it on."""
         return Conversation((), options={**self._template.question_options, **options})
@@ -228,4 +232,4 @@ class Questions:
 def check_alive(engine: Engine) -> None:
     """Refuse at once what a dead engine could only fail at."""
     if engine.dead:
-        raise EngineUnavailable("the engine has died; the server must be restarted", retry_after=30)
+        raise EngineUnavailable.restarting()

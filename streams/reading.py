@@ -7,24 +7,33 @@ import logging
 import time
 
 from streams.chat import Chat
-from streams.errors import AskaheadError
+from streams.engine.base import Engine
+from streams.errors import AskaheadError, EngineUnavailable
 from streams.listening import Listener
 from streams.session import Session
 from streams.sliding import Sliding
 
 log = logging.getLogger(__name__)
 
+# How long to leave an engine alone that lives and could not read.
+_PAUSE_SECONDS = 1.0
+
 
 class Reading:
     """Owns the sessions' ingest loops.
 
+    An engine that dies takes what it held with it. What was being read then is read anew by the next one, together with
+    all that the stream had.
+
     Args:
+        engine: holds.
         chat: gives back what warm turns have read.
         sliding: moves the windows.
         listener: told of what is resident.
     """
 
-    def __init__(self, chat: Chat, sliding: Sliding, listener: Listener) -> None:
+    def __init__(self, engine: Engine, chat: Chat, sliding: Sliding, listener: Listener) -> None:
+        self._engine = engine
         self._chat = chat
         self._sliding = sliding
         self._listener = listener
@@ -42,10 +51,21 @@ class Reading:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*map(self._sliding.stop, sessions))
 
+    async def survive(self) -> None:
+        """Whenever the engine has died and another is there, have it read what there is, newest used first."""
+        while True:
+            await self._engine.lost()
+            for session in self._loops:
+                session.computed = 0
+            await self._engine.ready()
+            for session in sorted(self._loops, key=lambda session: -session.last_used):
+                session.wake()
+
     async def _run(self, session: Session) -> None:
         try:
             while session.failure is None:
                 await session.work(self._sliding.expires_in(session))
+                await self._engine.ready()
                 self._sliding.tend(session)
                 if session.turning:
                     continue  # its end wakes this loop
@@ -66,7 +86,15 @@ class Reading:
         session.take()
         await self._chat.retire(session)
         goal = session.timeline.tokens
-        if not await session.held.read(goal, computed=session.computed, stop=lambda: session.turning):
+        try:
+            done = await session.held.read(goal, computed=session.computed, stop=lambda: session.turning)
+        except EngineUnavailable as error:
+            log.warning("session %s was not read to its end: %s", session.id, error.message)
+            session.computed, done = 0, False
+            if not self._engine.dead:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            session.wake()
+        if not done:
             session.set_aside()
         batch = session.settle()
         if batch is not None:

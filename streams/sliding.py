@@ -21,6 +21,9 @@ from streams.timeline import Eviction
 
 log = logging.getLogger(__name__)
 
+# How long to leave an engine alone that lives and could not read.
+_PAUSE_SECONDS = 1.0
+
 
 @dataclass(eq=False, slots=True)
 class Move:
@@ -95,6 +98,11 @@ class Sliding:
     async def _run(self, session: Session, move: Move) -> None:
         try:
             await self._slide(session, move)
+        except EngineUnavailable as error:
+            # The ingest loop begins it anew when the engine is back.
+            log.warning("the window of session %s has not moved: %s", session.id, error.message)
+            if not self._engine.dead:
+                await asyncio.sleep(_PAUSE_SECONDS)
         except AskaheadError as error:
             self._fail(session, error.message)
         except Exception:
@@ -108,7 +116,7 @@ class Sliding:
         try:
             await move.spare.release()
         except EngineUnavailable as error:
-            self._fail(session, error.message)
+            log.error("what was read for the window of session %s is still held: %s", session.id, error.message)
         finally:
             self._grant(move, 0)
             self._granted(session, session.committed)

@@ -100,6 +100,9 @@ def held_by_sessions(manager: Manager) -> int:
 def held_tokens(session: Session) -> list[int]:
     """The tokens whose KV the engine holds."""
     held = session.held._hold
+    if held is None or held.lost:
+        assert session.held.content == []
+        return []
     assert isinstance(held, FastHeld)
     assert held.content == session.held.content
     return held.content
