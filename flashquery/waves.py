@@ -27,7 +27,7 @@ from flashquery.queries import FlashQuery, Registry
 from flashquery.ready import Ready
 from flashquery.schedule import Last, due_at
 from flashquery.statistics import flat, line
-from streams.errors import AskaheadError, EngineUnavailable
+from streams.errors import AskaheadError, Unavailable
 from streams.session import Session, Snapshot
 from streams.tally import Over
 
@@ -121,7 +121,7 @@ class Waves:
                 log.info("evaluating session %s works again", session.id)
             if wave:
                 failing = bool(failures)
-            if any(isinstance(failure, EngineUnavailable) for failure in failures):
+            if any(isinstance(failure, Unavailable) and failure.retry_after for failure in failures):
                 # Newer data may never come, and these answers are wanted all the same.
                 await self._asking.alive()
                 later = asyncio.get_running_loop().time() + again

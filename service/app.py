@@ -171,7 +171,7 @@ def _gauges(app: web.Application) -> dict[str, float]:
         "running": manager.questions.running,
         "kv_pages_total": manager.budget.capacity // block,
         "kv_pages_free": (manager.budget.capacity - manager.budget.granted) // block,
-        "sessions": len(manager.sessions()),
+        **manager.residency(),
     }
 
 

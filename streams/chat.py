@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from streams.budget import full
 from streams.engine.base import Engine, Priority, Sampling
-from streams.errors import Conflict, ContextLengthExceeded, InvalidInput, Unavailable
+from streams.errors import Conflict, ContextLengthExceeded, InvalidInput
+from streams.holding import Holding
 from streams.messages import Conversation, Message, Shape
 from streams.pacer import Pacer
 from streams.questions import Prompt, Questions
@@ -31,6 +33,8 @@ from streams.waiting import uninterrupted
 _INLINE_CHARACTERS = 16 * 1024
 # A turn is often followed by the next at once; reading it into the hold meanwhile would be in its way.
 _QUIET_SECONDS = 0.25
+# How long a turn waits for room in the KV cache.
+_ROOM_SECONDS = 30.0
 # KV cache for a reply is granted in portions of this many tokens.
 _GROWTH = 256
 
@@ -89,7 +93,7 @@ class Chat:
         questions: admits requests and runs them.
         pacer: shares the engine.
         reserve: tokens of KV cache that streams leave free.
-        grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
+        holding: has room.
         turned: called with a session whenever a turn of it was settled.
     """
 
@@ -101,7 +105,7 @@ class Chat:
         pacer: Pacer,
         *,
         reserve: int,
-        grant: Callable[[Hashable, int], None],
+        holding: Holding,
         turned: Callable[[Session], None],
     ) -> None:
         self._engine = engine
@@ -109,7 +113,7 @@ class Chat:
         self._questions = questions
         self._pacer = pacer
         self._reserve = reserve
-        self._grant = grant
+        self._holding = holding
         self._turned = turned
 
     async def count(self, conversation: Conversation) -> int:
@@ -144,6 +148,7 @@ class Chat:
             with session.turn():
                 if session.ahead is not None:
                     session.ahead.call = None
+                self._holding.forgo(session)
                 # The ingest loop steps aside between two slices.
                 async with session.reading, self._turn(conversation, shape, sampling, session) as reply:
                     yield reply
@@ -171,16 +176,14 @@ class Chat:
         # What comes after the reply must fit as well, or the stream could not be held any more.
         room = self._engine.facts.context - 1 - len(prompt) - len(plan.opening)
         self._check_room(len(prompt), room)
-        granted = len(prompt) + _GROWTH
-        self._grant(session, granted)
+        # What a reply may need is asked for as it comes, as far as a stream that is alone may grow.
+        granted = max(len(prompt), min(len(prompt) + _GROWTH, self._holding.budget.limit))
 
         def grow(tokens: int) -> bool:
             nonlocal granted
             needed = len(prompt) + tokens + len(plan.opening)
             if needed >= granted:
-                try:
-                    self._grant(session, granted + _GROWTH)
-                except Unavailable:
+                if not self._holding.grow(session.held, granted + _GROWTH):
                     return False
                 granted += _GROWTH
             return True
@@ -200,10 +203,12 @@ class Chat:
                 grow=grow,
                 settle=settle,
             )
-            async with aclosing(reply):
+            async with (
+                self._holding.room(session, lambda: granted, timeout=_ROOM_SECONDS, param="messages"),
+                aclosing(reply),
+            ):
                 yield reply
         finally:
-            self._grant(session, session.committed)
             asyncio.get_running_loop().call_later(_QUIET_SECONDS, session.wake)
 
     def _settle(self, session: Session, plan: _Plan, reply: Reply) -> None:
@@ -252,9 +257,11 @@ class Chat:
                 shared = session.held.shared(goal) // facts.block_size * facts.block_size
                 if stop():
                     return Warmed("cancelled", len(goal), held, 0, 0, session.version)
-                self._grant(ahead, len(goal) - shared)
                 known = max(shared, _computed(session, goal))
-                done = await ahead.held.read(goal, computed=known, stop=stop)
+                async with self._holding.spare(session, ahead.held, len(goal) - shared) as room:
+                    if not room:
+                        raise full()
+                    done = await ahead.held.read(goal, computed=known, stop=stop)
                 cached = max(held, min(ahead.held.cached, len(goal)))
                 computed = max(0, ahead.held.shared(goal) - cached)
             return Warmed(
@@ -275,10 +282,7 @@ class Chat:
         """Give back what a warm turn has read."""
         ahead.call = None
         async with ahead.reading:
-            try:
-                await ahead.held.release()
-            finally:
-                self._grant(ahead, 0)
+            await self._holding.release(ahead.held)
 
     # Rendering
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from streams.budget import Budget
@@ -17,8 +18,8 @@ from streams.errors import (
     AskaheadError,
     Conflict,
     EngineUnavailable,
-    Unavailable,
 )
+from streams.holding import Holding
 from streams.ingest import IngestQueue
 from streams.intake import Intake, Item
 from streams.listening import Listener, Listeners
@@ -73,12 +74,20 @@ class Manager:
         self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
         reserve = min(facts.context, facts.kv_capacity // 2)
-        self.budget = Budget(facts.kv_capacity, reserve, facts.block_size)
+        self.budget: Budget[Resident] = Budget(facts.kv_capacity, reserve, facts.block_size)
+        self._sessions: dict[str, Session] = {}
+        self._holding = Holding(self.budget, self._sessions.values, free_while_asked=reserve >= facts.context)
         self.room = Room(facts.context)
         self._template = Template(engine.tokenizer, engine.dialect)
         self._intake = Intake(engine.tokenizer, min(limits.entry_bytes, limits.queue_bytes))
         self.questions = Questions(
-            engine, self._template, self._pacer, limits.questions, limits.questions_per_session, reserve
+            engine,
+            self._template,
+            self._pacer,
+            limits.questions,
+            limits.questions_per_session,
+            reserve,
+            rested=self._holding.serve,
         )
         self.chat = Chat(
             engine,
@@ -86,12 +95,11 @@ class Manager:
             self.questions,
             self._pacer,
             reserve=reserve,
-            grant=self._grant,
+            holding=self._holding,
             turned=self._listeners.turned,
         )
-        self._sliding = Sliding(engine, self._pacer, grant=self._grant, moved=self._listeners.moved)
-        self._reading = Reading(engine, self.chat, self._sliding, self._listeners)
-        self._sessions: dict[str, Session] = {}
+        self._sliding = Sliding(engine, self._pacer, holding=self._holding, moved=self._listeners.moved)
+        self._reading = Reading(engine, self._holding, self.chat, self._sliding, self._listeners)
         self._endings: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -103,13 +111,14 @@ class Manager:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # These first: they begin deletions, and wake loops.
+        # These first: they begin deletions, and read.
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*self._endings, return_exceptions=True)
         await self._reading.stop(*self._sessions.values())
         await asyncio.gather(*map(self._release, self._sessions.values()))
+        await self._holding.stop()
 
     def listen(self, listener: Listener) -> None:
         """Tell ``listener`` of every new session, every settled version and every deleted session from now on."""
@@ -168,7 +177,7 @@ class Manager:
             labels=labels,
         )
         if system is not None:
-            self._grant(session, len(frame.head))
+            self._holding.check(len(frame.head), "system")
             session.timeline = Timeline.of(frame.head, ())
             session.settled = len(session.timeline)
             session.wake()
@@ -218,7 +227,7 @@ class Manager:
             await self._release(session)
         finally:
             # Even if the engine does not react, the session is over.
-            self.budget.release(session)
+            self.budget.release(session.held)
             session.advance()
             await self._listeners.deleted(session)
             # The name stays taken until nothing of the old session is left.
@@ -227,7 +236,7 @@ class Manager:
     async def _release(self, session: Session) -> None:
         if session.ahead is not None:
             await self.chat.release(session.ahead)
-        await session.held.release()
+        await self._holding.release(session.held)
 
     async def _expire(self) -> None:
         pause = min(30.0, self.limits.idle_seconds / 4)
@@ -246,6 +255,30 @@ class Manager:
         """Whether the session's window is on its way: what stays of the stream is read anew in the background."""
         return self._sliding.moving(session)
 
+    # Residency
+
+    def restore(self, sessions: Iterable[Session]) -> None:
+        """Read these streams in the background, in this order, as far as nobody has to make room for them."""
+        self._tasks.append(asyncio.create_task(self._reading.restore(sessions), name="restore"))
+
+    @property
+    def restoring(self) -> int:
+        """Streams that :meth:`restore` has not come to yet."""
+        return self._reading.restoring
+
+    def residency(self) -> dict[str, int]:
+        """How many sessions there are, and where they are; for whoever measures."""
+        sessions = self.sessions()
+        tiers = Counter(session.residency for session in sessions)
+        return {
+            "sessions": len(sessions),
+            "sessions_resident": tiers["resident"],
+            "sessions_warm": tiers["warm"],
+            "sessions_cold": tiers["cold"],
+            "sessions_restoring": self.restoring,
+            "session_kv_tokens": sum(len(session.held.content) for session in sessions),
+        }
+
     # Ingest
 
     async def push(self, session: Session, items: Sequence[Item]) -> PushAck:
@@ -259,22 +292,21 @@ class Manager:
         Raises:
             NotFound: the session was deleted meanwhile.
             InvalidInput: an entry is too large, or not of the session's type.
-            ContextLengthExceeded: the stream would outgrow the model's context.
-            Unavailable: the KV cache has no room.
+            ContextLengthExceeded: the stream would outgrow the model's context, or the KV cache.
+            EngineUnavailable: the stream cannot be read any more.
         """
         self._check_reads(session)
         entries = await self._intake.entries(session.type, items)
         self._check_reads(session)
         tokens = [len(entry.tokens) for entry in entries]
+        growth = session.growth(session.waiting_tokens + sum(tokens))
         if session.window.tokens is None:
-            self.room.check_stream(session.growth(session.waiting_tokens + sum(tokens)), "data")
+            self.room.check_stream(growth, "data")
         else:
             self.room.check_entry(session.window, session.frozen_end, max(tokens))
-        self._grant(session, session.growth(session.waiting_tokens + sum(tokens)))
+        self._holding.check(growth, "data")
         session.touch()
         dropped = session.queue.offer(entries)
-        if dropped:
-            self.budget.grant(session, session.committed)
         session.wake()
         return PushAck(
             pushed=len(entries),
@@ -303,33 +335,6 @@ class Manager:
         if frozen:
             self._listeners.froze(session)
         return session.frozen_end
-
-    # The KV cache's budget
-
-    def _grant(self, owner: Hashable, tokens: int) -> None:
-        """Set what ``owner`` may hold; what warm turns have read makes room where there is none.
-
-        Raises:
-            Unavailable: there is no room.
-        """
-        try:
-            self.budget.grant(owner, tokens)
-        except Unavailable:
-            if not self._give_up_ahead(owner):
-                raise
-            self.budget.grant(owner, tokens)
-
-    def _give_up_ahead(self, owner: Hashable) -> bool:
-        given_up = False
-        for session in self._sessions.values():
-            ahead = session.ahead
-            if ahead is None or ahead is owner or ahead.reading.locked():
-                continue
-            session.ahead, given_up = None, True
-            # The engine has the blocks back a moment later than the budget; until then the reserve makes up for them.
-            self.budget.release(ahead)
-            self._own(asyncio.create_task(self.chat.release(ahead), name=f"give-up-ahead-{session.id}"))
-        return given_up
 
     def _own(self, task: asyncio.Task[None]) -> None:
         self._endings.add(task)

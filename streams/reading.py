@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
+from collections.abc import Iterable
 
 from streams.chat import Chat
 from streams.engine.base import Engine
 from streams.errors import AskaheadError, EngineUnavailable
+from streams.holding import Holding
 from streams.listening import Listener
 from streams.session import Session
 from streams.sliding import Sliding
@@ -27,17 +30,20 @@ class Reading:
 
     Args:
         engine: holds.
+        holding: has room.
         chat: gives back what warm turns have read.
         sliding: moves the windows.
         listener: told of what is resident.
     """
 
-    def __init__(self, engine: Engine, chat: Chat, sliding: Sliding, listener: Listener) -> None:
+    def __init__(self, engine: Engine, holding: Holding, chat: Chat, sliding: Sliding, listener: Listener) -> None:
         self._engine = engine
+        self._holding = holding
         self._chat = chat
         self._sliding = sliding
         self._listener = listener
         self._loops: dict[Session, asyncio.Task[None]] = {}
+        self._cold: deque[Session] = deque()
 
     def start(self, session: Session) -> None:
         """Read what is pushed from now on."""
@@ -55,11 +61,24 @@ class Reading:
         """Whenever the engine has died and another is there, have it read what there is, newest used first."""
         while True:
             await self._engine.lost()
-            for session in self._loops:
-                session.computed = 0
+            self._holding.forget()
             await self._engine.ready()
-            for session in sorted(self._loops, key=lambda session: -session.last_used):
-                session.wake()
+            await self.restore(sorted(self._loops, key=lambda session: -session.last_used))
+
+    async def restore(self, sessions: Iterable[Session]) -> None:
+        """Read streams that are not resident, one after another in this order, those for which nobody has to leave."""
+        self._cold = deque(sessions)
+        while self._cold:
+            session = self._cold[0]
+            if session in self._loops and session.failure is None and not session.turning:
+                async with session.reading:
+                    await self._read(session, before=0.0)
+            self._cold.popleft()
+
+    @property
+    def restoring(self) -> int:
+        """Streams that are still to be looked at by :meth:`restore`."""
+        return len(self._cold)
 
     async def _run(self, session: Session) -> None:
         try:
@@ -70,7 +89,9 @@ class Reading:
                 if session.turning:
                     continue  # its end wakes this loop
                 async with session.reading:
-                    await self._read(session)
+                    # Who reads nothing new is not worth one that was used more recently.
+                    wanted = session.pending or session.awaited
+                    await self._read(session, before=None if wanted else session.last_used)
                 self._sliding.tend(session)
         except AskaheadError as error:
             session.failure = error.message
@@ -81,7 +102,13 @@ class Reading:
         finally:
             session.advance()
 
-    async def _read(self, session: Session) -> None:
+    async def _read(self, session: Session, before: float | None) -> None:
+        async with self._holding.room(session, lambda: session.committed, before=before) as room:
+            if room:
+                await self._read_on(session)
+        session.advance()
+
+    async def _read_on(self, session: Session) -> None:
         """Take a batch, if there is one, and bring the KV cache up to the end of the timeline, a slice at a time."""
         session.take()
         await self._chat.retire(session)

@@ -83,9 +83,13 @@ class Resident:
 
     async def release(self) -> None:
         """Give everything back. Idempotent."""
-        hold, self._hold, self._content = self._hold, None, []
-        if hold is not None:
+        if (hold := self.let_go()) is not None:
             await hold.release()
+
+    def let_go(self) -> Held | None:
+        """Hold nothing any more; returns what is to be released for that."""
+        hold, self._hold, self._content = self._hold, None, []
+        return hold
 
     async def _begin(self, known: Sequence[int]) -> None:
         fresh = self._engine.hold(self._priority)

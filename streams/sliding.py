@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streams.engine.base import Engine
-from streams.errors import AskaheadError, EngineUnavailable, Unavailable
+from streams.errors import AskaheadError, EngineUnavailable
+from streams.holding import Holding
 from streams.pacer import Pacer
 from streams.residency import Resident
 from streams.session import Session
@@ -46,7 +47,7 @@ class Sliding:
     Args:
         engine: holds.
         pacer: shares the engine.
-        grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
+        holding: has room.
         moved: called with a session, and the tokens that were read for it, whenever its window has moved.
     """
 
@@ -55,12 +56,12 @@ class Sliding:
         engine: Engine,
         pacer: Pacer,
         *,
-        grant: Callable[[object, int], None],
+        holding: Holding,
         moved: Callable[[Session, int], None],
     ) -> None:
         self._engine = engine
         self._pacer = pacer
-        self._grant = grant
+        self._holding = holding
         self._moved = moved
         self._moves: dict[Session, Move] = {}
 
@@ -114,12 +115,10 @@ class Sliding:
     async def _end(self, session: Session, move: Move) -> None:
         move.ending = True
         try:
-            await move.spare.release()
+            await self._holding.release(move.spare)
         except EngineUnavailable as error:
             log.error("what was read for the window of session %s is still held: %s", session.id, error.message)
         finally:
-            self._grant(move, 0)
-            self._granted(session, session.committed)
             del self._moves[session]
             # It may have to move again, and what waited for this has room.
             session.wake()
@@ -142,32 +141,30 @@ class Sliding:
                 if session.timeline.lineage is not lineage:
                     continue
                 goal = session.timeline.without(eviction).tokens
-                held = move.spare if self._granted(move, len(goal)) else session.held
-                if await held.read(goal, stop=lambda: session.turning):
-                    self._settle(session, move, eviction, held)
-                    return
+                async with self._holding.spare(session, move.spare, len(goal)) as room:
+                    if room and await self._finish(session, move, eviction, move.spare):
+                        return
+                if not room:
+                    # What it has read is in the way now.
+                    await self._holding.release(move.spare)
+                    async with self._holding.room(session, lambda: len(goal)) as room:  # noqa: B023 (awaited here)
+                        if room and await self._finish(session, move, eviction, session.held):
+                            return
+
+    async def _finish(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> bool:
+        """Read the rest of it, and be there. Returns False if a turn came before that."""
+        if not await held.read(session.timeline.without(eviction).tokens, stop=lambda: session.turning):
+            return False
+        read = len(held.content) - held.cached
+        old = session.settle_move(eviction, held)
+        if held is move.spare:
+            move.spare = old
+        self._moved(session, read)
+        return True
 
     async def _read_ahead(self, session: Session, move: Move, eviction: Eviction) -> None:
         """Read most of it while the stream goes on."""
         lineage, goal = session.timeline.lineage, session.timeline.without(eviction).tokens
-        if self._granted(move, len(goal)):
-            await move.spare.read(goal, stop=lambda: session.timeline.lineage is not lineage)
-
-    def _settle(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> None:
-        read = len(held.content) - held.cached
-        old = session.settle_move(eviction, held)
-        self._grant(session, session.data_end)
-        if held is move.spare:
-            move.spare = old
-            # It is there until it is released: the two have changed places in the budget. Where what waits has no
-            # room beside it, that is granted after its release.
-            self._granted(move, len(old.content))
-        self._granted(session, session.committed)
-        self._moved(session, read)
-
-    def _granted(self, owner: object, tokens: int) -> bool:
-        try:
-            self._grant(owner, tokens)
-        except Unavailable:
-            return False
-        return True
+        async with self._holding.spare(session, move.spare, len(goal)) as room:
+            if room:
+                await move.spare.read(goal, stop=lambda: session.timeline.lineage is not lineage)

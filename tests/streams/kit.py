@@ -92,9 +92,14 @@ def text_of(engine: FastEngine, session: Session) -> str:
     return engine.tokenizer.decode(session.snapshot().tokens[len(session.frame.head) :])
 
 
+def at_rest(manager: Manager) -> bool:
+    """Whether nothing is being read, asked or given back."""
+    return not manager._holding._used and not manager._holding._releases
+
+
 def held_by_sessions(manager: Manager) -> int:
     block = manager.engine.facts.block_size
-    return sum(-(-session.committed // block) * block for session in manager.sessions())
+    return sum(-(-len(session.held.content) // block) * block for session in manager.sessions())
 
 
 def held_tokens(session: Session) -> list[int]:

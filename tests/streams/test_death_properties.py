@@ -20,7 +20,7 @@ from streams.pacer import SlicePolicy
 from streams.window import Window
 from tests.engine.fast import FastEngine
 from tests.streams.chatting import conversation, say, user
-from tests.streams.kit import EngineMachine, held_by_sessions, held_tokens, managing, settled, until
+from tests.streams.kit import EngineMachine, at_rest, held_by_sessions, held_tokens, managing, settled, until
 
 NAMES = st.sampled_from(["plain", "sliding"])
 
@@ -93,7 +93,8 @@ class DeathMachine(EngineMachine):
         async def ask() -> None:
             session, questions = self.manager.get(name), self.manager.questions
             with contextlib.suppress(EngineUnavailable), questions.foreground(session):
-                reply = questions.reply(questions.prompt(session, questions.encode("trend?")), Sampling(max_tokens=4))
+                prompt = await questions.prompt(session, questions.encode("trend?"))
+                reply = questions.reply(prompt, Sampling(max_tokens=4))
                 async for _ in reply.deltas():
                     pass
 
@@ -115,7 +116,9 @@ class DeathMachine(EngineMachine):
                 await settled(session)
                 await until(
                     lambda session=session: (  # type: ignore[misc]
-                        session.held.covers(session.timeline.tokens) and not self.manager.moving(session)
+                        at_rest(self.manager)
+                        and session.held.covers(session.timeline.tokens)
+                        and not self.manager.moving(session)
                     )
                 )
 

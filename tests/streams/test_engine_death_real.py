@@ -55,7 +55,7 @@ async def mortal(engine_options: EngineOptions) -> AsyncIterator[Mortal]:
 
 async def ask(manager: Manager, session: Session) -> str:
     questions = manager.questions
-    prompt = questions.prompt(session, questions.encode("Which number came last?"))
+    prompt = await questions.prompt(session, questions.encode("Which number came last?"))
     with questions.foreground(session):
         reply = questions.reply(prompt, Sampling(max_tokens=8))
         async for _ in reply.deltas():

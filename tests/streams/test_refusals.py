@@ -38,26 +38,22 @@ async def test_data_beyond_the_context_are_refused_and_leave_no_trace() -> None:
         assert session.version == 2
 
 
-async def test_data_beyond_the_kv_cache_are_refused_and_leave_no_trace() -> None:
+async def test_data_that_the_kv_cache_cannot_hold_even_alone_are_refused_and_leave_no_trace() -> None:
     async with managing(FastEngine(kv_capacity=1024)) as manager:
-        one, other = manager.create("one"), manager.create("other")
-        await manager.push(one, ["x" * 300])
-        await settled(one)
-        before = state(manager, other)
-        with pytest.raises(Unavailable) as refused:
-            await manager.push(other, ["y" * 300])
-        assert refused.value.code == "kv_cache_full"
-        assert state(manager, other) == before
-        await manager.delete("one")
-        await manager.push(other, ["y" * 300])
-        await settled(other)
+        session = manager.create("s")
+        before = state(manager, session)
+        with pytest.raises(ContextLengthExceeded, match="KV cache"):
+            await manager.push(session, ["y" * 600])
+        assert state(manager, session) == before
+        await manager.push(session, ["y" * 300])
+        await settled(session)
 
 
 @pytest.mark.parametrize(
     ("engine", "system", "error"),
     [
         (FastEngine(context=512), "x" * 500, ContextLengthExceeded),
-        (FastEngine(kv_capacity=256), "x" * 200, Unavailable),
+        (FastEngine(kv_capacity=256), "x" * 200, ContextLengthExceeded),
         (FastEngine(), "half of a pair: \ud800", InvalidInput),
     ],
 )
