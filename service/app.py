@@ -118,46 +118,41 @@ async def _parts(
 
 
 def _loader(app: web.Application, engine: Engine | Loader | None) -> Loader:
-    """What the supervisor runs in a thread to get an engine."""
+    """What the supervisor runs in a thread to get an engine, and another when that has died."""
     card = app[MODEL_CARD]
-    load_model = _model_loader(app[SETTINGS], card)
+    again: EngineOptions | None = None
 
     def load() -> Engine:
-        loaded = engine() if callable(engine) else engine or load_model()
+        nonlocal again
+        loaded = engine() if callable(engine) else engine or _load_model(app[SETTINGS], card, again)
+        if isinstance(loaded, VllmEngine):
+            again = loaded.again
         card.name, card.context, card.loaded = loaded.facts.name, loaded.facts.context, True
         return loaded
 
     return load
 
 
-def _model_loader(settings: Settings, card: ModelCard) -> Loader:
-    """What loads the model, and loads the like of the first engine when that has died."""
-    options: EngineOptions | None = None
-
-    def load() -> Engine:
-        nonlocal options
-        engine = VllmEngine.load(options or _options(settings, card))
-        options = engine.again
-        return engine
-
-    return load
-
-
-def _options(settings: Settings, card: ModelCard) -> EngineOptions:
+def _load_model(settings: Settings, card: ModelCard, again: EngineOptions | None) -> Engine:
+    """Load the model as the settings say, or as it was loaded before."""
+    if again is not None:
+        return VllmEngine.load(again)
     resolved = resolve(settings.model, data_dir=settings.data_dir, progress=log.info)
     card.name = resolved.name
     log.info("loading %s", resolved.name)
     sequences = settings.max_sessions + settings.max_questions + settings.flash_concurrency
-    return EngineOptions(
-        model=resolved.path,
-        name=resolved.name,
-        context=settings.context or None,
-        dtype=settings.dtype,
-        kv_cache_bytes=None if settings.kv_cache_gb is None else int(settings.kv_cache_gb * 2**30),
-        threads=settings.threads,
-        max_num_seqs=sequences,
-        tool_parser=settings.tool_parser,
-        reasoning_parser=settings.reasoning_parser,
+    return VllmEngine.load(
+        EngineOptions(
+            model=resolved.path,
+            name=resolved.name,
+            context=settings.context or None,
+            dtype=settings.dtype,
+            kv_cache_bytes=None if settings.kv_cache_gb is None else int(settings.kv_cache_gb * 2**30),
+            threads=settings.threads,
+            max_num_seqs=sequences,
+            tool_parser=settings.tool_parser,
+            reasoning_parser=settings.reasoning_parser,
+        )
     )
 
 

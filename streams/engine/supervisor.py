@@ -143,6 +143,8 @@ class Supervisor:
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 try:
                     engine = await self._load_one()
+                    if engine.dead:
+                        raise ModelError("it died at once")
                     if not surviving.replaces(engine):
                         raise ModelError(f"it is not like the one before: {engine.facts}")
                 except Exception as exc:

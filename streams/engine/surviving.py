@@ -61,7 +61,7 @@ class SurvivingEngine:
         """Whether ``engine`` can take the place of the one before: what was granted to streams must fit it."""
         facts, mine = engine.facts, self._facts
         alike = (facts.context, facts.block_size) == (mine.context, mine.block_size)
-        return not engine.dead and alike and facts.kv_capacity >= mine.kv_capacity
+        return alike and facts.kv_capacity >= mine.kv_capacity
 
     def replace(self, engine: Engine) -> None:
         """``engine`` lives now."""

@@ -92,6 +92,7 @@ async def _app(redis: Redis, state: str) -> web.Application:
         async with core:
             await until(lambda: core.up or state != "ready")
             yield
+        await supervisor.close()
 
     app.cleanup_ctx.append(run)
     app[keys.OPENAPI] = orjson.dumps(DOCUMENT)
