@@ -44,7 +44,8 @@ async def resident_question(bench: Bench, rounds: int = 21) -> list[Row]:
     ours, floor = [], []
     for index in range(rounds):
         ours.append(await bench.first_token(session_id, f"What was close number {index * 2 + 10}?"))
-        tokens = questions.prompt(session, questions.encode(f"What was close number {index * 2 + 11}?")).tokens
+        question = questions.encode(f"What was close number {index * 2 + 11}?")
+        tokens = (await questions.prompt(session, question)).tokens
         floor.append(await _floor(bench, list(tokens)))
     reply = await bench.post(
         f"/v1/sessions/{session_id}/generate", {"prompt": "What was the lowest low?", "max_tokens": 1}

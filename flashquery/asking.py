@@ -59,19 +59,23 @@ class Asking:
         end = self._questions.encode("\n")
         return (*tokens[: self._preface_room - len(end)], *end)
 
+    async def alive(self) -> None:
+        """Wait until the engine can answer."""
+        await self._questions.ready()
+
     async def ready(self, session: Session, snapshot: Snapshot) -> Ready | None:
         """The decision point of ``snapshot``: a question without words. None if the model would think first.
 
         Raises:
             Unavailable: the engine failed.
         """
-        prompt = self._questions.prompt(session, (), snapshot=snapshot)
+        prompt = await self._questions.prompt(session, (), snapshot=snapshot)
         reply = await self._run(prompt, Sampling(max_tokens=1, top_logprobs=2))
         first = reply.logprobs[0]
         return None if first.thinking else Ready(snapshot.version, first.top[0][0], gap(dict(first.top)))
 
     async def _say(self, session: Session, query: FlashQuery, question: Prefix, snapshot: Snapshot) -> Answer:
-        prompt = self._questions.prompt(session, question, snapshot=snapshot)
+        prompt = await self._questions.prompt(session, question, snapshot=snapshot)
         reply = await self._run(
             prompt, Sampling(query.max_tokens, top_logprobs=2), Shape(choice="none", schema=query.schema)
         )
@@ -91,7 +95,7 @@ class Asking:
         found: dict[Prefix, Mapping[int, float]] = {}
 
         async def decide(prefix: Prefix) -> None:
-            prompt = self._questions.prompt(session, question, answer=prefix, snapshot=snapshot)
+            prompt = await self._questions.prompt(session, question, answer=prefix, snapshot=snapshot)
             named = tree.decisions[prefix]
             reply = await self._run(prompt, Sampling(max_tokens=1, top_logprobs=0, logprob_token_ids=named))
             found[prefix] = reply.named_logprobs

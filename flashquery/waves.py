@@ -25,12 +25,16 @@ from flashquery.queries import FlashQuery, Registry
 from flashquery.ready import Ready
 from flashquery.schedule import Last, due_at
 from flashquery.statistics import flat, line
-from streams.errors import AskaheadError
+from streams.errors import AskaheadError, Unavailable
 from streams.journal import Journal
 from streams.session import Session, Snapshot
 from streams.tally import Over
 
 log = logging.getLogger(__name__)
+
+# When an engine that failed and lives is asked again; doubled each time that it fails.
+_AGAIN_SECONDS = 0.5
+_AGAIN_SECONDS_MAX = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Waves:
         """Evaluate a session's queries for as long as it lives."""
         failing = False
         later: float | None = None
+        again = _AGAIN_SECONDS
         while True:
             await _set_or_late(standing.due, later)
             standing.due.clear()
@@ -118,6 +123,13 @@ class Waves:
                 log.info("evaluating session %s works again", session.id)
             if wave:
                 failing = bool(failures)
+            if any(isinstance(failure, Unavailable) and failure.retry_after for failure in failures):
+                # Newer data may never come, and these answers are wanted all the same.
+                await self._asking.alive()
+                later = asyncio.get_running_loop().time() + again
+                again = min(2 * again, _AGAIN_SECONDS_MAX)
+            elif wave:
+                again = _AGAIN_SECONDS
 
     def _due(self, session: Session, standing: Standing) -> tuple[list[Coroutine[Any, Any, None]], float | None]:
         """What is to be evaluated over the present version, and when to look again if no other comes."""

@@ -144,18 +144,25 @@ async def _parts(
 
 
 def _loader(app: web.Application, engine: Engine | Loader | None) -> Loader:
-    """What the supervisor runs in a thread to get an engine."""
+    """What the supervisor runs in a thread to get an engine, and another when that has died."""
     card = app[MODEL_CARD]
+    again: EngineOptions | None = None
 
     def load() -> Engine:
-        loaded = engine() if callable(engine) else engine or _load_model(app[SETTINGS], card)
+        nonlocal again
+        loaded = engine() if callable(engine) else engine or _load_model(app[SETTINGS], card, again)
+        if isinstance(loaded, VllmEngine):
+            again = loaded.again
         card.name, card.context, card.loaded = loaded.facts.name, loaded.facts.context, True
         return loaded
 
     return load
 
 
-def _load_model(settings: Settings, card: ModelCard) -> Engine:
+def _load_model(settings: Settings, card: ModelCard, again: EngineOptions | None) -> Engine:
+    """Load the model as the settings say, or as it was loaded before."""
+    if again is not None:
+        return VllmEngine.load(again)
     resolved = resolve(settings.model, data_dir=settings.data_dir, progress=log.info)
     card.name = resolved.name
     log.info("loading %s", resolved.name)
@@ -177,7 +184,7 @@ def _load_model(settings: Settings, card: ModelCard) -> Engine:
 
 def _gauges(app: web.Application) -> dict[str, float]:
     core = app[CORE]
-    if not core.up:
+    if not core.begun:
         return {}
     manager, block = core.manager, core.manager.engine.facts.block_size
     return {
@@ -185,7 +192,7 @@ def _gauges(app: web.Application) -> dict[str, float]:
         "running": manager.questions.running,
         "kv_pages_total": manager.budget.capacity // block,
         "kv_pages_free": (manager.budget.capacity - manager.budget.granted) // block,
-        "sessions": len(manager.sessions()),
+        **manager.residency(),
     }
 
 

@@ -98,6 +98,11 @@ class Core:
         return self._back and self._supervisor.state == "ready"
 
     @property
+    def begun(self) -> bool:
+        """Streams and Flash Queries are there, whether or not the engine is alive."""
+        return self._parts is not None
+
+    @property
     def manager(self) -> Manager:
         """The streams. Raises EngineUnavailable until the engine is loaded."""
         return self._both()[0]

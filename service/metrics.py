@@ -75,6 +75,11 @@ GAUGES = {
     "kv_pages_free": "Blocks of KV cache not held by a session or a request.",
     "connections": "Requests, event streams and websockets being served.",
     "sessions": "Live sessions.",
+    "sessions_resident": "Sessions that the engine holds.",
+    "sessions_warm": "Sessions let go to make room; the prefix cache may have them still.",
+    "sessions_cold": "Sessions of which there are only tokens.",
+    "sessions_restoring": "Sessions that are being read again after a restart, of the engine or of the server.",
+    "session_kv_tokens": "Tokens that the engine holds for sessions.",
 }
 """Present values, and what each means."""
 

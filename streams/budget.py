@@ -7,12 +7,15 @@ granted here first.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from streams.errors import Unavailable
 
+Owner = TypeVar("Owner", bound=Hashable)
 
-class Budget:
-    """Tokens of KV cache, granted to streams in whole blocks.
+
+class Budget(Generic[Owner]):
+    """Tokens of KV cache, granted in whole blocks.
 
     Args:
         capacity: tokens the engine's pool holds.
@@ -22,32 +25,50 @@ class Budget:
 
     def __init__(self, capacity: int, reserve: int, block_size: int) -> None:
         self.capacity = capacity
-        self.limit = max(0, capacity - reserve)
         self._block_size = block_size
-        self._granted: dict[Hashable, int] = {}
+        self.limit = max(0, capacity - reserve) // block_size * block_size
+        self._granted: dict[Owner, int] = {}
         self.granted = 0
 
-    def grant(self, owner: Hashable, tokens: int) -> None:
+    def of(self, owner: Owner) -> int:
+        """What ``owner`` may hold, in tokens."""
+        return self._granted.get(owner, 0)
+
+    def owners(self) -> list[Owner]:
+        """All who may hold something."""
+        return list(self._granted)
+
+    def missing(self, owner: Owner, tokens: int) -> int:
+        """How many tokens others would have to give back for ``owner`` to hold so many; 0 or less for none."""
+        blocks = self._blocks(tokens)
+        return 0 if blocks <= self.of(owner) else self.granted - self.of(owner) + blocks - self.limit
+
+    def grant(self, owner: Owner, tokens: int) -> None:
         """Set what ``owner`` may hold, in tokens.
 
         Raises:
             Unavailable: the pool has no room; the owner keeps what it had.
         """
-        blocks = -(-tokens // self._block_size) * self._block_size if tokens else 0
-        before = self._granted.get(owner, 0)
-        if blocks > before and self.granted - before + blocks > self.limit:
-            raise Unavailable(
-                f"the KV cache is full: streams hold {self.granted} of {self.limit} tokens and this one needs "
-                f"{blocks - before} more; delete a session, or start the server with a larger --kv-cache-gb",
-                code="kv_cache_full",
-                retry_after=5,
-            )
-        self.granted += blocks - before
-        if blocks:
+        if self.missing(owner, tokens) > 0:
+            raise full()
+        self.release(owner)
+        if blocks := self._blocks(tokens):
+            self.granted += blocks
             self._granted[owner] = blocks
-        else:
-            self._granted.pop(owner, None)
 
-    def release(self, owner: Hashable) -> None:
+    def release(self, owner: Owner) -> None:
         """Take everything back from ``owner``. Idempotent."""
         self.granted -= self._granted.pop(owner, 0)
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self._block_size) * self._block_size
+
+
+def full() -> Unavailable:
+    """The refusal where others use all of the KV cache now."""
+    return Unavailable(
+        "other streams use all of the KV cache now; try again, delete a session, or start the server with a larger "
+        "--kv-cache-gb",
+        code="kv_cache_full",
+        retry_after=5,
+    )

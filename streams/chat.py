@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from streams.budget import full
 from streams.engine.base import Engine, Priority, Sampling
-from streams.errors import Conflict, ContextLengthExceeded, InvalidInput, Unavailable
+from streams.errors import Conflict, ContextLengthExceeded, InvalidInput
+from streams.holding import Holding
 from streams.log import Log
 from streams.messages import Conversation, Message, Shape
 from streams.pacer import Pacer
@@ -33,6 +35,8 @@ from streams.waiting import uninterrupted
 _INLINE_CHARACTERS = 16 * 1024
 # A turn is often followed by the next at once; reading it into the hold meanwhile would be in its way.
 _QUIET_SECONDS = 0.25
+# How long a turn waits for room in the KV cache.
+_ROOM_SECONDS = 30.0
 # KV cache for a reply is granted in portions of this many tokens.
 _GROWTH = 256
 # How long a turn waits for the ingest loop, which steps aside between two slices, and for what it said to be written.
@@ -98,7 +102,7 @@ class Chat:
         questions: admits requests and runs them.
         pacer: shares the engine.
         reserve: tokens of KV cache that streams leave free.
-        grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
+        holding: has room.
         log: where a turn is written first.
         turned: called with a session whenever a turn of it was settled.
     """
@@ -111,7 +115,7 @@ class Chat:
         pacer: Pacer,
         *,
         reserve: int,
-        grant: Callable[[Hashable, int], None],
+        holding: Holding,
         log: Log,
         turned: Callable[[Session], None],
     ) -> None:
@@ -120,7 +124,7 @@ class Chat:
         self._questions = questions
         self._pacer = pacer
         self._reserve = reserve
-        self._grant = grant
+        self._holding = holding
         self._log = log
         self._turned = turned
 
@@ -156,6 +160,7 @@ class Chat:
             with session.turn():
                 if session.ahead is not None:
                     session.ahead.call = None
+                self._holding.forgo(session)
                 # The ingest loop steps aside between two slices.
                 async with (
                     self._log.changing(session, _FREE_SECONDS),
@@ -186,16 +191,14 @@ class Chat:
         # What comes after the reply must fit as well, or the stream could not be held any more.
         room = self._engine.facts.context - 1 - len(prompt) - len(plan.following)
         self._check_room(len(prompt), room)
-        granted = len(prompt) + _GROWTH
-        self._grant(session, granted)
+        # What a reply may need is asked for as it comes, as far as a stream that is alone may grow.
+        granted = max(len(prompt), min(len(prompt) + _GROWTH, self._holding.budget.limit))
 
         def grow(tokens: int) -> bool:
             nonlocal granted
             needed = len(prompt) + tokens + len(plan.following)
             if needed >= granted:
-                try:
-                    self._grant(session, granted + _GROWTH)
-                except Unavailable:
+                if not self._holding.grow(session.held, granted + _GROWTH):
                     return False
                 granted += _GROWTH
             return True
@@ -215,10 +218,12 @@ class Chat:
                 grow=grow,
                 settle=settle,
             )
-            async with aclosing(reply):
+            async with (
+                self._holding.room(session, lambda: granted, timeout=_ROOM_SECONDS, param="messages"),
+                aclosing(reply),
+            ):
                 yield reply
         finally:
-            self._grant(session, session.committed)
             asyncio.get_running_loop().call_later(_QUIET_SECONDS, session.wake)
 
     async def _settle(self, session: Session, plan: _Plan, reply: Reply) -> None:
@@ -280,9 +285,11 @@ class Chat:
                 shared = session.held.shared(goal) // facts.block_size * facts.block_size
                 if stop():
                     return Warmed("cancelled", len(goal), held, 0, 0, session.version)
-                self._grant(ahead, len(goal) - shared)
                 known = max(shared, _computed(session, goal))
-                done = await ahead.held.read(goal, computed=known, stop=stop)
+                async with self._holding.spare(session, ahead.held, len(goal) - shared) as room:
+                    if not room:
+                        raise full()
+                    done = await ahead.held.read(goal, computed=known, stop=stop)
                 cached = max(held, min(ahead.held.cached, len(goal)))
                 computed = max(0, ahead.held.shared(goal) - cached)
             return Warmed(
@@ -292,7 +299,9 @@ class Chat:
     async def retire(self, session: Session) -> None:
         """Give back what warm turns have read, once the stream has gone on without it."""
         ahead = session.ahead
-        if ahead is None or ahead.reading.locked() or ahead.held.covers(session.timeline.tokens):
+        if ahead is None or ahead.reading.locked():
+            return
+        if ahead.held.content and ahead.held.covers(session.timeline.tokens):
             return
         session.ahead = None
         await uninterrupted(self.release(ahead))
@@ -301,10 +310,7 @@ class Chat:
         """Give back what a warm turn has read."""
         ahead.call = None
         async with ahead.reading:
-            try:
-                await ahead.held.release()
-            finally:
-                self._grant(ahead, 0)
+            await self._holding.release(ahead.held)
 
     # Rendering
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 # The longest name or value of a client's that a message repeats, in characters.
 _ECHO_LIMIT = 100
+# Loading takes 20 s and more, and whoever asks meanwhile costs next to nothing.
+_RESTART_RETRY = 10.0
 
 
 def short(text: object) -> str:
@@ -90,6 +92,14 @@ class EngineUnavailable(Unavailable):
     """The engine is loading, or has died."""
 
     code = "engine_unavailable"
+
+    @classmethod
+    def restarting(cls) -> EngineUnavailable:
+        """What needed an engine that has died: another takes its place."""
+        return cls(
+            "the engine has died and is being restarted; try again when GET /health says `ok`",
+            retry_after=_RESTART_RETRY,
+        )
 
 
 class ModelError(AskaheadError):

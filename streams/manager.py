@@ -6,7 +6,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from streams.budget import Budget
@@ -19,6 +20,7 @@ from streams.errors import (
     EngineUnavailable,
     Unavailable,
 )
+from streams.holding import Holding
 from streams.ingest import Entry, IngestQueue
 from streams.intake import Intake, Item
 from streams.journal import UNSURE
@@ -26,7 +28,7 @@ from streams.leases import exists
 from streams.listening import Listener, Listeners
 from streams.log import Log, Options
 from streams.pacer import Pacer, SlicePolicy
-from streams.questions import Questions, check_alive
+from streams.questions import Questions
 from streams.reading import Reading
 from streams.records import Dropped, Froze, Pushed
 from streams.recovery import Stored, rebuild
@@ -86,12 +88,20 @@ class Manager:
         self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
         reserve = min(facts.context, facts.kv_capacity // 2)
-        self.budget = Budget(facts.kv_capacity, reserve, facts.block_size)
+        self.budget: Budget[Resident] = Budget(facts.kv_capacity, reserve, facts.block_size)
+        self._sessions: dict[str, Session] = {}
+        self._holding = Holding(self.budget, self._sessions.values, free_while_asked=reserve >= facts.context)
         self.room = Room(facts.context)
         self._template = Template(engine.tokenizer, engine.dialect)
         self._intake = Intake(engine.tokenizer, min(limits.entry_bytes, limits.queue_bytes))
         self.questions = Questions(
-            engine, self._template, self._pacer, limits.questions, limits.questions_per_session, reserve
+            engine,
+            self._template,
+            self._pacer,
+            limits.questions,
+            limits.questions_per_session,
+            reserve,
+            rested=self._holding.serve,
         )
         self.chat = Chat(
             engine,
@@ -99,28 +109,30 @@ class Manager:
             self.questions,
             self._pacer,
             reserve=reserve,
-            grant=self._grant,
+            holding=self._holding,
             log=log,
             turned=self._listeners.turned,
         )
-        self._sliding = Sliding(engine, self._pacer, grant=self._grant, log=log, moved=self._listeners.moved)
-        self._reading = Reading(self.chat, self._sliding, log, self._listeners)
-        self._sessions: dict[str, Session] = {}
+        self._sliding = Sliding(engine, self._pacer, holding=self._holding, log=log, moved=self._listeners.moved)
+        self._reading = Reading(engine, self._holding, self.chat, self._sliding, log, self._listeners)
         # Of sessions that are there, on their way, or not quite gone.
         self._names: set[str] = set()
         self._fingerprint = self._template.fingerprint(facts.name)
         self._endings: set[asyncio.Task[None]] = set()
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Manager:
-        self._sweeper = asyncio.create_task(self._expire(), name="expire-sessions")
+        self._tasks = [
+            asyncio.create_task(self._expire(), name="expire-sessions"),
+            asyncio.create_task(self._reading.survive(), name="survive-engine"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # The sweeper first: it begins deletions.
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        # These first: they begin deletions, and read.
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._endings:
             # One waits for as long as the store is away.
             await asyncio.wait(self._endings, timeout=_CLOSE_SECONDS)
@@ -129,6 +141,7 @@ class Manager:
             await asyncio.gather(*self._endings, return_exceptions=True)
         await self._reading.stop(*self._sessions.values())
         await asyncio.gather(*map(self._release, self._sessions.values()))
+        await self._holding.stop()
 
     def listen(self, listener: Listener) -> None:
         """Tell ``listener`` of every new session, every settled version and every deleted session from now on."""
@@ -167,7 +180,6 @@ class Manager:
                 f"{self.limits.sessions} sessions are live, which is this server's limit; delete one first",
                 code="session_limit",
             )
-        self._check_alive()
         session_id = session_id or f"sess_{secrets.token_hex(8)}"
         head = len(self._template.question_frame(system).head)
         self.room.check_stream(head, "system")
@@ -175,7 +187,7 @@ class Manager:
         options = Options(time.time(), self._fingerprint, system, type, window, pre_decode, labels)
         session = self._make(session_id, options)
         if system is not None:
-            self._grant(session, head)
+            self._holding.check(head, "system")
             session.begin()
         self._names.add(session_id)
         try:
@@ -183,9 +195,9 @@ class Manager:
             await uninterrupted(self._log.begin(session_id, options))
         except BaseException:
             self._names.discard(session_id)
-            self.budget.release(session)
             raise
         self._start(session)
+        session.wake()
         self._listeners.created(session)
         return session
 
@@ -206,10 +218,9 @@ class Manager:
     def _start(self, session: Session) -> None:
         self._sessions[session.id] = session
         self._reading.start(session)
-        session.wake()
 
     async def adopt(self, session_id: str, stored: Stored) -> Session:
-        """Go on with a session that another server, or this one before a restart, has left.
+        """Go on with a session that another server, or this one before a restart, has left. See :meth:`restore`.
 
         Raises:
             ValueError: its tokens are another model's, or its log is damaged.
@@ -229,6 +240,8 @@ class Manager:
             self._names.discard(session_id)
             raise
         self._start(session)
+        if session.pending:
+            session.wake()
         return session
 
     def knows(self, session_id: str) -> bool:
@@ -291,7 +304,7 @@ class Manager:
             await self._release(session)
         finally:
             # Even if the engine does not react, the session is over.
-            self.budget.release(session)
+            self.budget.release(session.held)
             session.advance()
             try:
                 await (self._listeners.lost(session) if lost else self._listeners.deleted(session))
@@ -305,7 +318,7 @@ class Manager:
     async def _release(self, session: Session) -> None:
         if session.ahead is not None:
             await self.chat.release(session.ahead)
-        await session.held.release()
+        await self._holding.release(session.held)
 
     async def _expire(self) -> None:
         pause = min(30.0, self.limits.idle_seconds / 4)
@@ -324,6 +337,30 @@ class Manager:
         """Whether the session's window is on its way: what stays of the stream is read anew in the background."""
         return self._sliding.moving(session)
 
+    # Residency
+
+    def restore(self, sessions: Iterable[Session]) -> None:
+        """Read these streams in the background, in this order, as far as nobody has to make room for them."""
+        self._tasks.append(asyncio.create_task(self._reading.restore(sessions), name="restore"))
+
+    @property
+    def restoring(self) -> int:
+        """Streams that :meth:`restore` has not come to yet."""
+        return self._reading.restoring
+
+    def residency(self) -> dict[str, int]:
+        """How many sessions there are, and where they are; for whoever measures."""
+        sessions = self.sessions()
+        tiers = Counter(session.residency for session in sessions)
+        return {
+            "sessions": len(sessions),
+            "sessions_resident": tiers["resident"],
+            "sessions_warm": tiers["warm"],
+            "sessions_cold": tiers["cold"],
+            "sessions_restoring": self.restoring,
+            "session_kv_tokens": sum(len(session.held.content) for session in sessions),
+        }
+
     # Ingest
 
     async def push(self, session: Session, items: Sequence[Item]) -> PushAck:
@@ -337,18 +374,19 @@ class Manager:
         Raises:
             NotFound: the session was deleted meanwhile.
             InvalidInput: an entry is too large, or not of the session's type.
-            ContextLengthExceeded: the stream would outgrow the model's context.
-            Unavailable: the KV cache has no room, or the engine is gone.
+            ContextLengthExceeded: the stream would outgrow the model's context, or the KV cache.
+            EngineUnavailable: the stream cannot be read any more.
         """
-        self._check_alive(session)
+        self._check_reads(session)
         entries = await self._intake.entries(session.type, items)
-        self._check_alive(session)
+        self._check_reads(session)
         tokens = [len(entry.tokens) for entry in entries]
+        growth = session.growth(session.waiting_tokens + sum(tokens))
         if session.window.tokens is None:
-            self.room.check_stream(session.growth(session.waiting_tokens + sum(tokens)), "data")
+            self.room.check_stream(growth, "data")
         else:
             self.room.check_entry(session.window, session.frozen_end, max(tokens))
-        self._grant(session, session.growth(session.waiting_tokens + sum(tokens)))
+        self._holding.check(growth, "data")
         session.touch()
         dropped = await self._accept(session, tuple(entries), sum(tokens))
         return PushAck(
@@ -379,10 +417,8 @@ class Manager:
         except Unavailable as error:
             if error.code != UNSURE:
                 session.arriving -= tokens
-                self._grant(session, session.committed)
             raise
         if dropped:
-            self.budget.grant(session, session.committed)
             await self._log.write(session, Dropped(first, first + dropped - 1), lambda: None, timeout=_WRITE_SECONDS)
         return dropped
 
@@ -407,43 +443,14 @@ class Manager:
                 await uninterrupted(self._log.write(session, Froze(), freeze, timeout=_WRITE_SECONDS))
         return session.frozen_end
 
-    # The KV cache's budget
-
-    def _grant(self, owner: Hashable, tokens: int) -> None:
-        """Set what ``owner`` may hold; what warm turns have read makes room where there is none.
-
-        Raises:
-            Unavailable: there is no room.
-        """
-        try:
-            self.budget.grant(owner, tokens)
-        except Unavailable:
-            if not self._give_up_ahead(owner):
-                raise
-            self.budget.grant(owner, tokens)
-
-    def _give_up_ahead(self, owner: Hashable) -> bool:
-        given_up = False
-        for session in self._sessions.values():
-            ahead = session.ahead
-            if ahead is None or ahead is owner or ahead.reading.locked():
-                continue
-            session.ahead, given_up = None, True
-            # The engine has the blocks back a moment later than the budget; until then the reserve makes up for them.
-            self.budget.release(ahead)
-            self._own(asyncio.create_task(self.chat.release(ahead), name=f"give-up-ahead-{session.id}"))
-        return given_up
-
     def _own(self, task: asyncio.Task[None]) -> None:
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
     # Checks
 
-    def _check_alive(self, session: Session | None = None) -> None:
-        check_alive(self.engine)
-        if session is None:
-            return
+    @staticmethod
+    def _check_reads(session: Session) -> None:
         session.require_live()
         if session.failure is not None:
             raise EngineUnavailable(

@@ -126,6 +126,7 @@ class Ownership:
         started = time.monotonic()
         back = [session for session in [await self._take(session_id) for session_id in free] if session is not None]
         if back:
+            self._manager.restore(sorted(back, key=lambda session: -session.last_used))
             seconds = time.monotonic() - started
             logger.info("%d sessions are back, with queries and answers, after %.2f s", len(back), seconds)
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from streams.engine.base import Engine, Piece, Priority, Sampling
-from streams.errors import ContextLengthExceeded, EngineUnavailable, InvalidInput, Overloaded
+from streams.errors import ContextLengthExceeded, EngineUnavailable, InvalidInput, Overloaded, Unavailable
 from streams.messages import Conversation, Shape
 from streams.pacer import Pacer
 from streams.reply import Reply
+from streams.residency import common_length
 from streams.session import Session, Snapshot
 from streams.template import Template
 
 _TEXT = Shape(choice="none")
+# How long a question waits for its stream.
+_RESIDENT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,15 @@ class Prompt:
         tokens: the whole prompt, vocabulary ids.
         version: data version of the snapshot under it; None where there is none.
         room: tokens that the answer may have at most.
+        session: the stream it is asked over; None where there is none.
+        shared: tokens whose KV has to be the stream's for it to have room.
     """
 
     tokens: tuple[int, ...]
     version: int | None
     room: int
+    session: Session | None = None
+    shared: int = 0
 
 
 class Questions:
@@ -42,11 +50,21 @@ class Questions:
         limit: foreground questions in flight at most.
         limit_per_session: the same on one session.
         reserve: tokens of KV cache that streams leave free for questions.
+        rested: called when a question over a stream has ended.
     """
 
     def __init__(
-        self, engine: Engine, template: Template, pacer: Pacer, limit: int, limit_per_session: int, reserve: int
+        self,
+        engine: Engine,
+        template: Template,
+        pacer: Pacer,
+        limit: int,
+        limit_per_session: int,
+        reserve: int,
+        *,
+        rested: Callable[[], None],
     ) -> None:
+        self._rested = rested
         self._engine = engine
         self._template = template
         self._pacer = pacer
@@ -66,6 +84,10 @@ class Questions:
             EngineUnavailable: the engine has died.
         """
         check_alive(self._engine)
+
+    async def ready(self) -> None:
+        """Wait until the engine can answer."""
+        await self._engine.ready()
 
     def asked(self, options: Mapping[str, object]) -> Conversation:
         """The tools and template options of a question: thinking is off unless ``options`` turn it on."""
@@ -97,7 +119,7 @@ class Questions:
         frame = self._template.question_frame
         return not options or frame(session.system, options) == frame(session.system)
 
-    def prompt(
+    async def prompt(
         self,
         session: Session,
         question: Sequence[int],
@@ -107,6 +129,9 @@ class Questions:
         snapshot: Snapshot | None = None,
     ) -> Prompt:
         """Render a question over the session's settled state.
+
+        A stream that is not resident is asked all the same, as long as its whole prompt has room beside the streams. If
+        it has not, the question waits until the stream is resident.
 
         Args:
             session: the stream.
@@ -118,6 +143,7 @@ class Questions:
         Raises:
             ContextLengthExceeded: there is no room for the prompt and one token of answer.
             InvalidInput: the template refuses the options.
+            Unavailable: it has room only over a resident stream, and that was not resident in time.
         """
         snapshot = snapshot or session.snapshot()
         data = snapshot.tokens
@@ -133,16 +159,42 @@ class Questions:
                 f"{facts.context}; shorten the question, or start a new session",
                 param="prompt",
             )
-        shared = session.held.shared(data) // facts.block_size * facts.block_size
-        own = len(tokens) - shared
-        room = min(facts.context - len(tokens), self._reserve - own - facts.block_size)
+        shared = session.held.shared(data)
+        room = self._room(len(tokens), shared)
+        if room < 1 and self._room(len(tokens), common := common_length(session.timeline.tokens, data)) >= 1:
+            shared = await self._resident(session, data, common)
+            room = self._room(len(tokens), shared)
         if room < 1:
+            own = len(tokens) - shared
             raise ContextLengthExceeded(
                 f"the question needs {own} tokens of KV cache of its own and {self._reserve} are kept for questions; "
                 "shorten it, or start the server with a larger --kv-cache-gb",
                 param="prompt",
             )
-        return Prompt(tokens, snapshot.version, room)
+        # What it needs of the stream, and no more, so that it may be let go.
+        return Prompt(tokens, snapshot.version, room, session, shared if self._room(len(tokens), 0) < 1 else 0)
+
+    def _room(self, prompt: int, shared: int) -> int:
+        """Tokens that an answer may have, where a stream holds the first ``shared`` tokens of the prompt."""
+        facts = self._engine.facts
+        own = prompt - shared // facts.block_size * facts.block_size
+        return min(facts.context - prompt, self._reserve - own - facts.block_size)
+
+    async def _resident(self, session: Session, data: Sequence[int], tokens: int) -> int:
+        """Wait until ``tokens`` tokens of the data are resident; returns how many are."""
+        session.touch()
+        session.awaited += 1
+        try:
+            async with asyncio.timeout(_RESIDENT_SECONDS):
+                while (shared := session.held.shared(data)) < tokens:
+                    session.require_live()
+                    session.wake()
+                    await session.progress()
+                return shared
+        except TimeoutError:
+            raise not_resident(session) from None
+        finally:
+            session.awaited -= 1
 
     @contextmanager
     def foreground(self, session: Session | None) -> Iterator[None]:
@@ -169,6 +221,8 @@ class Questions:
                 yield
         finally:
             self.running -= 1
+            if session is not None and session.residency != "resident":
+                session.wake()
 
     def reply(
         self,
@@ -210,7 +264,7 @@ class Questions:
 
         run = self._ask if priority == Priority.FOREGROUND else self._engine.generate
         return Reply(
-            run(prompt.tokens, sampling, priority),
+            self._over(prompt, run(prompt.tokens, sampling, priority)),
             reader,
             prompt_tokens=len(prompt.tokens),
             held_tokens=len(prompt.tokens) if held_tokens is None else held_tokens,
@@ -221,6 +275,27 @@ class Questions:
             settle=settle or unsettled,
         )
 
+    async def _over(self, prompt: Prompt, answer: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+        """Keep the stream that a question needs, or have one that it did without read behind it."""
+        session = prompt.session
+        async with aclosing(answer):
+            if session is None:
+                async for piece in answer:
+                    yield piece
+                return
+            if session.held.shared(prompt.tokens) < prompt.shared:
+                raise not_resident(session)
+            session.asking += 1
+            try:
+                async for piece in answer:
+                    yield piece
+                if not session.held.content:
+                    # It is in the prefix cache now.
+                    session.computed = common_length(session.timeline.tokens, prompt.tokens)
+            finally:
+                session.asking -= 1
+                self._rested()
+
     async def _ask(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
         with self._pacer.question() as question:
             async with aclosing(self._engine.generate(tokens, sampling, priority)) as pieces:
@@ -229,7 +304,17 @@ class Questions:
                     yield piece
 
 
+def not_resident(session: Session) -> Unavailable:
+    """The refusal where a stream had to make room for others, and the question has none without it."""
+    return Unavailable(
+        f"session '{session.id}' had to make room for other streams and is not resident again yet; try again, or start "
+        "the server with a larger --kv-cache-gb",
+        code="not_resident",
+        retry_after=2,
+    )
+
+
 def check_alive(engine: Engine) -> None:
     """Refuse at once what a dead engine could only fail at."""
     if engine.dead:
-        raise EngineUnavailable("the engine has died; the server must be restarted", retry_after=30)
+        raise EngineUnavailable.restarting()

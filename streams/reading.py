@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
+from collections.abc import Iterable
 
 from streams.chat import Chat
-from streams.errors import AskaheadError
+from streams.engine.base import Engine
+from streams.errors import AskaheadError, EngineUnavailable
+from streams.holding import Holding
 from streams.listening import Listener
 from streams.log import Log
 from streams.records import Settled
@@ -16,23 +20,36 @@ from streams.sliding import Sliding
 
 logger = logging.getLogger(__name__)
 
+# How long to leave an engine alone that lives and could not read.
+_PAUSE_SECONDS = 1.0
+
 
 class Reading:
     """Owns the sessions' ingest loops.
 
+    An engine that dies takes what it held with it. What was being read then is read anew by the next one, together with
+    all that the stream had.
+
     Args:
+        engine: holds.
+        holding: has room.
         chat: gives back what warm turns have read.
         sliding: moves the windows.
         log: where what is settled is written first.
         listener: told of what is resident.
     """
 
-    def __init__(self, chat: Chat, sliding: Sliding, log: Log, listener: Listener) -> None:
+    def __init__(
+        self, engine: Engine, holding: Holding, chat: Chat, sliding: Sliding, log: Log, listener: Listener
+    ) -> None:
+        self._engine = engine
+        self._holding = holding
         self._chat = chat
         self._sliding = sliding
         self._log = log
         self._listener = listener
         self._loops: dict[Session, asyncio.Task[None]] = {}
+        self._cold: deque[Session] = deque()
 
     def start(self, session: Session) -> None:
         """Read what is pushed from now on."""
@@ -46,15 +63,41 @@ class Reading:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*map(self._sliding.stop, sessions))
 
+    async def survive(self) -> None:
+        """Whenever the engine has died and another is there, have it read what there is, newest used first."""
+        while True:
+            await self._engine.lost()
+            self._holding.forget()
+            await self._engine.ready()
+            await self.restore(sorted(self._loops, key=lambda session: -session.last_used))
+
+    async def restore(self, sessions: Iterable[Session]) -> None:
+        """Read streams that are not resident, one after another in this order, those for which nobody has to leave."""
+        self._cold = deque(sessions)
+        while self._cold:
+            session = self._cold[0]
+            if session in self._loops and session.failure is None and not session.turning:
+                async with self._log.changing(session):
+                    await self._read(session, before=0.0)
+            self._cold.popleft()
+
+    @property
+    def restoring(self) -> int:
+        """Streams that are still to be looked at by :meth:`restore`."""
+        return len(self._cold)
+
     async def _run(self, session: Session) -> None:
         try:
             while session.failure is None:
                 await session.work(self._sliding.expires_in(session))
+                await self._engine.ready()
                 self._sliding.tend(session)
                 if session.turning:
                     continue  # its end wakes this loop
                 async with self._log.changing(session):
-                    await self._read(session)
+                    # Who reads nothing new is not worth one that was used more recently.
+                    wanted = session.pending or session.awaited
+                    await self._read(session, before=None if wanted else session.last_used)
                 self._sliding.tend(session)
         except AskaheadError as error:
             session.failure = error.message
@@ -65,12 +108,26 @@ class Reading:
         finally:
             session.advance()
 
-    async def _read(self, session: Session) -> None:
+    async def _read(self, session: Session, before: float | None) -> None:
+        async with self._holding.room(session, lambda: session.committed, before=before) as room:
+            if room:
+                await self._read_on(session)
+        session.advance()
+
+    async def _read_on(self, session: Session) -> None:
         """Take a batch, if there is one, and bring the KV cache up to the end of the timeline, a slice at a time."""
         session.take()
         await self._chat.retire(session)
         goal = session.timeline.tokens
-        if not await session.held.read(goal, computed=session.computed, stop=lambda: session.turning):
+        try:
+            done = await session.held.read(goal, computed=session.computed, stop=lambda: session.turning)
+        except EngineUnavailable as error:
+            logger.warning("session %s was not read to its end: %s", session.id, error.message)
+            session.computed, done = 0, False
+            if not self._engine.dead:
+                await asyncio.sleep(_PAUSE_SECONDS)
+            session.wake()
+        if not done:
             session.set_aside()
         settled = session.unsettled()
         if settled is not None:

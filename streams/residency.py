@@ -28,13 +28,20 @@ class Resident:
         self._engine = engine
         self._pacer = pacer
         self._priority = priority
-        self._hold: Held = engine.hold(priority)
-        self.content: list[int] = []
+        self._hold: Held | None = None
+        self._content: list[int] = []
+
+    @property
+    def content(self) -> list[int]:
+        """What is resident: nothing any more, once the engine that held it has died."""
+        if self._hold is not None and self._hold.lost:
+            self._content = []
+        return self._content
 
     @property
     def cached(self) -> int:
         """Tokens that the prefix cache had when the present hold began."""
-        return self._hold.cached
+        return 0 if self._hold is None else self._hold.cached
 
     def covers(self, goal: Sequence[int]) -> bool:
         """Whether all of ``goal`` is resident."""
@@ -55,6 +62,8 @@ class Resident:
         Raises:
             EngineUnavailable: the engine died; nothing is resident any more.
         """
+        if self._hold is not None and self._hold.lost:
+            await self.release()
         shared = self.shared(goal)
         known = max(shared, min(computed, len(goal)))
         if shared < len(self.content) or known - shared > self._engine.facts.block_size:
@@ -74,8 +83,13 @@ class Resident:
 
     async def release(self) -> None:
         """Give everything back. Idempotent."""
-        self.content = []
-        await self._hold.release()
+        if (hold := self.let_go()) is not None:
+            await hold.release()
+
+    def let_go(self) -> Held | None:
+        """Hold nothing any more; returns what is to be released for that."""
+        hold, self._hold, self._content = self._hold, None, []
+        return hold
 
     async def _begin(self, known: Sequence[int]) -> None:
         fresh = self._engine.hold(self._priority)
@@ -87,18 +101,20 @@ class Resident:
                 except BaseException:
                     await fresh.release()
                     raise
-        old, self._hold, self.content = self._hold, fresh, list(known)
-        await old.release()
+        old, self._hold, self._content = self._hold, fresh, list(known)
+        if old is not None:
+            await old.release()
 
     async def _extend(self, tokens: Sequence[int]) -> None:
+        if self._hold is None:
+            self._hold = self._engine.hold(self._priority)
         try:
             await self._hold.extend(tokens)
         except BaseException:
             # The hold is lost, and with it its blocks.
             await self.release()
-            self._hold = self._engine.hold(self._priority)
             raise
-        self.content.extend(tokens)
+        self._content.extend(tokens)
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

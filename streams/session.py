@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from streams.entries import EntryType
 from streams.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -18,6 +18,8 @@ from streams.tally import Over, Tally
 from streams.template import Frame
 from streams.timeline import Data, Eviction, Kept, Timeline
 from streams.window import NO_WINDOW, Window
+
+Residency = Literal["resident", "warm", "cold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,9 @@ class Session:
         turning: a turn runs, or waits for the ingest loop to step aside; there is one at most.
         reading: held by whoever changes the timeline: the ingest loop for a batch, a turn until it is settled.
         ahead: what a warm turn has read beyond the timeline.
+        asking: questions over its tokens that the engine works on.
+        awaited: questions that wait until it is resident.
+        let_go: the present engine held it once, and had to make room for another.
         deleted: being deleted; nobody may begin anything on it.
         failure: why the ingest loop ended early, if it did.
     """
@@ -109,6 +114,9 @@ class Session:
     turning: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     ahead: Ahead | None = None
+    asking: int = 0
+    awaited: int = 0
+    let_go: bool = False
     failure: str | None = None
     deleted: bool = False
     _batch: Batch | None = None
@@ -138,6 +146,15 @@ class Session:
     def kv_tokens(self) -> int:
         """Tokens whose KV is held; behind ``data_end`` while a batch or the last turn is being read."""
         return self.held.shared(self.timeline.tokens)
+
+    @property
+    def residency(self) -> Residency:
+        """``resident`` while the engine holds it; ``warm`` if it was let go and may be in the prefix cache still;
+        ``cold`` if there are only its tokens.
+        """
+        if self.held.content or not self.settled:
+            return "resident"
+        return "warm" if self.let_go else "cold"
 
     @property
     def pending(self) -> int:
@@ -432,6 +449,10 @@ class Session:
         """Wake everyone who waits for residency."""
         self._progress.set()
         self._progress = asyncio.Event()
+
+    async def progress(self) -> None:
+        """Wait until something becomes resident."""
+        await self._progress.wait()
 
     async def resident(self, entries: int, timeout: float) -> None:
         """Wait until the first ``entries`` entries ever pushed are resident.

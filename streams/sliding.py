@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streams.engine.base import Engine
-from streams.errors import AskaheadError, EngineUnavailable, Unavailable
+from streams.errors import AskaheadError, EngineUnavailable
+from streams.holding import Holding
 from streams.log import Log
 from streams.pacer import Pacer
 from streams.records import Moved
@@ -22,6 +23,9 @@ from streams.session import Session
 from streams.timeline import Eviction
 
 logger = logging.getLogger(__name__)
+
+# How long to leave an engine alone that lives and could not read.
+_PAUSE_SECONDS = 1.0
 
 
 @dataclass(eq=False, slots=True)
@@ -45,7 +49,7 @@ class Sliding:
     Args:
         engine: holds.
         pacer: shares the engine.
-        grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
+        holding: has room.
         log: where a move is written first.
         moved: called with a session, and the tokens that were read for it, whenever its window has moved.
     """
@@ -55,13 +59,13 @@ class Sliding:
         engine: Engine,
         pacer: Pacer,
         *,
-        grant: Callable[[object, int], None],
+        holding: Holding,
         log: Log,
         moved: Callable[[Session, int], None],
     ) -> None:
         self._engine = engine
         self._pacer = pacer
-        self._grant = grant
+        self._holding = holding
         self._log = log
         self._moved = moved
         self._moves: dict[Session, Move] = {}
@@ -100,6 +104,11 @@ class Sliding:
     async def _run(self, session: Session, move: Move) -> None:
         try:
             await self._slide(session, move)
+        except EngineUnavailable as error:
+            # The ingest loop begins it anew when the engine is back.
+            logger.warning("the window of session %s has not moved: %s", session.id, error.message)
+            if not self._engine.dead:
+                await asyncio.sleep(_PAUSE_SECONDS)
         except AskaheadError as error:
             self._fail(session, error.message)
         except Exception:
@@ -111,12 +120,10 @@ class Sliding:
     async def _end(self, session: Session, move: Move) -> None:
         move.ending = True
         try:
-            await move.spare.release()
+            await self._holding.release(move.spare)
         except EngineUnavailable as error:
-            self._fail(session, error.message)
+            logger.error("what was read for the window of session %s is still held: %s", session.id, error.message)
         finally:
-            self._grant(move, 0)
-            self._granted(session, session.committed)
             del self._moves[session]
             # It may have to move again, and what waited for this has room.
             session.wake()
@@ -139,39 +146,38 @@ class Sliding:
                 if session.timeline.lineage is not lineage:
                     continue
                 goal = session.timeline.without(eviction).tokens
-                held = move.spare if self._granted(move, len(goal)) else session.held
-                if await held.read(goal, stop=lambda: session.turning):
-                    await self._write(session, move, eviction, held)
-                    return
+                async with self._holding.spare(session, move.spare, len(goal)) as room:
+                    if room and await self._finish(session, move, eviction, move.spare):
+                        return
+                if not room:
+                    # What it has read is in the way now.
+                    await self._holding.release(move.spare)
+                    async with self._holding.room(session, lambda: len(goal)) as room:  # noqa: B023 (awaited here)
+                        if room and await self._finish(session, move, eviction, session.held):
+                            return
 
-    async def _read_ahead(self, session: Session, move: Move, eviction: Eviction) -> None:
-        """Read most of it while the stream goes on."""
-        lineage, goal = session.timeline.lineage, session.timeline.without(eviction).tokens
-        if self._granted(move, len(goal)):
-            await move.spare.read(goal, stop=lambda: session.timeline.lineage is not lineage)
+    async def _finish(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> bool:
+        """Read the rest of it, and be there. Returns False if a turn came before that."""
+        if not await held.read(session.timeline.without(eviction).tokens, stop=lambda: session.turning):
+            return False
 
-    async def _write(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> None:
         def apply() -> None:
             # Whoever stopped this move meanwhile has released what was read for it.
             self._settle(session, move, eviction, held if session in self._moves else session.held)
 
         await self._log.write(session, Moved(eviction.segments, eviction.entries), apply)
+        return True
 
     def _settle(self, session: Session, move: Move, eviction: Eviction, held: Resident) -> None:
         read = len(held.content) - held.cached
         old = session.settle_move(eviction, held)
-        self._grant(session, session.data_end)
         if held is move.spare:
             move.spare = old
-            # It is there until it is released: the two have changed places in the budget. Where what waits has no
-            # room beside it, that is granted after its release.
-            self._granted(move, len(old.content))
-        self._granted(session, session.committed)
         self._moved(session, read)
 
-    def _granted(self, owner: object, tokens: int) -> bool:
-        try:
-            self._grant(owner, tokens)
-        except Unavailable:
-            return False
-        return True
+    async def _read_ahead(self, session: Session, move: Move, eviction: Eviction) -> None:
+        """Read most of it while the stream goes on."""
+        lineage, goal = session.timeline.lineage, session.timeline.without(eviction).tokens
+        async with self._holding.spare(session, move.spare, len(goal)) as room:
+            if room:
+                await move.spare.read(goal, stop=lambda: session.timeline.lineage is not lineage)

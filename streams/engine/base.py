@@ -227,6 +227,10 @@ class Held(Protocol):
     def cached(self) -> int:
         """How many of the first call's tokens the prefix cache had already."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether its engine has died, and its KV with it. It can only be released then, which takes no time."""
+
     async def extend(self, tokens: Sequence[int]) -> None:
         """Append tokens; returns when their KV is resident.
 
@@ -252,10 +256,20 @@ class Engine(Protocol):
 
     @property
     def dead(self) -> bool:
-        """True once the engine cannot answer any more."""
+        """True while the engine cannot answer."""
 
     @property
     def dialect(self) -> Dialect: ...
+
+    async def ready(self) -> None:
+        """Wait until it can answer.
+
+        Raises:
+            EngineUnavailable: it never will again.
+        """
+
+    async def lost(self) -> None:
+        """Wait until it dies; for a second at most after it did."""
 
     def hold(self, priority: Priority = Priority.INGEST) -> Held:
         """A new, empty hold."""

@@ -14,6 +14,7 @@ import itertools
 import multiprocessing
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
@@ -33,8 +34,9 @@ from streams.waiting import uninterrupted
 
 __all__ = ["EngineOptions", "VllmEngine", "VllmHeld"]
 
-_RESTART_SECONDS = 30.0
 _RELEASE_TIMEOUT = 30.0
+# vLLM tells nobody of its process's death who does not ask it for something.
+_WATCH_SECONDS = 0.5
 
 
 class VllmEngine:
@@ -44,17 +46,20 @@ class VllmEngine:
     place of ``top_logprobs``.
     """
 
-    def __init__(self, llm: Any, tokenizer: HfTokenizer, dialect: VllmDialect, name: str) -> None:
+    def __init__(self, llm: Any, tokenizer: HfTokenizer, dialect: VllmDialect, options: EngineOptions) -> None:
         cache = llm.vllm_config.cache_config
         self._llm = llm
         self._tokenizer = tokenizer
         self._dialect = dialect
         self._facts = ModelFacts(
-            name=name,
+            name=options.name,
             context=llm.model_config.max_model_len,
             block_size=cache.block_size,
             # One block is vLLM's null block, which holds no tokens.
             kv_capacity=(cache.num_gpu_blocks - 1) * cache.block_size,
+        )
+        self._again = replace(
+            options, kv_cache_bytes=options.kv_cache_bytes or cache.kv_cache_memory_bytes, blocks=cache.num_gpu_blocks
         )
         self._closed = False
         self._serial = itertools.count(1)
@@ -71,7 +76,7 @@ class VllmEngine:
             dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
             llm = start(options, dialect.reasoning_parser)
             hush_parsers()
-            return cls(llm, tokenizer, dialect, options.name)
+            return cls(llm, tokenizer, dialect, options)
         except AskaheadError:
             raise
         except Exception as exc:
@@ -88,6 +93,11 @@ class VllmEngine:
                 process.kill()
 
     @property
+    def again(self) -> EngineOptions:
+        """How to load its like, with as much KV cache, whatever memory is free by then."""
+        return self._again
+
+    @property
     def facts(self) -> ModelFacts:
         return self._facts
 
@@ -102,6 +112,14 @@ class VllmEngine:
     @property
     def dead(self) -> bool:
         return self._closed or self._llm.errored
+
+    async def ready(self) -> None:
+        if self.dead:
+            raise EngineUnavailable.restarting()
+
+    async def lost(self) -> None:
+        while not self.dead:  # noqa: ASYNC110 (vLLM has no event for it)
+            await asyncio.sleep(_WATCH_SECONDS)
 
     def hold(self, priority: Priority = Priority.INGEST) -> VllmHeld:
         return VllmHeld(self, priority)
@@ -159,17 +177,12 @@ class VllmEngine:
         from vllm.inputs import tokens_input
 
         if self.dead:
-            raise self._unavailable()
+            raise EngineUnavailable.restarting()
         source = tokens_input(prompt) if isinstance(prompt, list) else prompt
         outputs: AsyncGenerator[Any, None] = self._llm.generate(
             source, params, request_id, priority=int(priority), reasoning_ended=reasoning_ended
         )
         return outputs
-
-    def _unavailable(self) -> EngineUnavailable:
-        if self._closed:
-            return EngineUnavailable("The engine is shut down.")
-        return EngineUnavailable("The engine has died; retry once it is back.", retry_after=_RESTART_SECONDS)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -182,10 +195,10 @@ class VllmEngine:
         except VLLMClientError as exc:
             raise InvalidInput(str(exc.args[0]), param=getattr(exc, "parameter", None)) from exc
         except EngineDeadError as exc:
-            raise self._unavailable() from exc
+            raise EngineUnavailable.restarting() from exc
         except EngineGenerateError as exc:
             if self.dead:
-                raise self._unavailable() from exc
+                raise EngineUnavailable.restarting() from exc
             raise EngineUnavailable("The engine failed on this request; retry it.", retry_after=1.0) from exc
 
 
@@ -213,6 +226,10 @@ class VllmHeld:
     @property
     def cached(self) -> int:
         return self._cached
+
+    @property
+    def lost(self) -> bool:
+        return self._engine.dead
 
     async def extend(self, tokens: Sequence[int]) -> None:
         """See :meth:`streams.engine.base.Held.extend`.
@@ -244,7 +261,7 @@ class VllmHeld:
                 # An exception, cancellation too, ends vLLM's generator, which aborts the request.
                 self._over = True
                 if isinstance(exc, StopAsyncIteration):
-                    raise self._engine._unavailable() from exc
+                    raise EngineUnavailable.restarting() from exc
                 raise
             if not self._tokens:
                 self._cached = output.num_cached_tokens or 0

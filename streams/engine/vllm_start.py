@@ -31,6 +31,7 @@ class EngineOptions:
             which is four times faster there than emulated bfloat16.
         kv_cache_bytes: size of the KV cache. None takes a quarter of the available memory and at most 4 GiB on a
             CPU, and vLLM's share of the memory on a GPU.
+        blocks: KV cache in blocks; None for as many as the memory set aside for it holds.
         threads: CPU threads of the engine; None for ``OMP_NUM_THREADS``, or else all cores the process may use.
         block_size: tokens per KV block; None for 32 on a CPU and vLLM's default on a GPU. A question recomputes up to
             a block, so smaller is faster; a CPU wants a multiple of 32.
@@ -46,6 +47,7 @@ class EngineOptions:
     context: int | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     kv_cache_bytes: int | None = None
+    blocks: int | None = None
     threads: int | None = None
     block_size: int | None = None
     max_num_seqs: int = 256
@@ -76,6 +78,7 @@ def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
         "dtype": options.dtype,
         "max_model_len": options.context,
         "kv_cache_memory_bytes": options.kv_cache_bytes,
+        "num_gpu_blocks_override": options.blocks,
         "block_size": options.block_size,
         "max_num_seqs": options.max_num_seqs,
         "max_num_batched_tokens": options.max_num_batched_tokens,

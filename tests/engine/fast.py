@@ -44,13 +44,17 @@ class FastEngine:
         holds: the holds that have tokens now.
         running: generations that have started and not ended.
         script: what it says to the next requests in the foreground, in place of answers of its own.
+        reading_error: what ``extend`` fails with, though the engine lives.
+        lives: how often it was dead and came back.
     """
 
     def __init__(self, *, context: int = 4096, block_size: int = 16, kv_capacity: int = 65536) -> None:
         self._facts = ModelFacts(name="fast", context=context, block_size=block_size, kv_capacity=kv_capacity)
         self._tokenizer = FastTokenizer()
         self._dialect = FastDialect()
-        self._dead = False
+        self._dead = asyncio.Event()
+        self._alive = asyncio.Event()
+        self._alive.set()
         self._cache: OrderedDict[bytes, None] = OrderedDict()
         self._serial = itertools.count(1)
         self.ingest_gate = asyncio.Event()
@@ -63,6 +67,8 @@ class FastEngine:
         self.holds: set[FastHeld] = set()
         self.running = 0
         self.script: deque[str] = deque()
+        self.reading_error: Exception | None = None
+        self.lives = 0
 
     @property
     def facts(self) -> ModelFacts:
@@ -78,13 +84,29 @@ class FastEngine:
 
     @property
     def dead(self) -> bool:
-        return self._dead
+        return self._dead.is_set()
+
+    async def ready(self) -> None:
+        await self._alive.wait()
+
+    async def lost(self) -> None:
+        await self._dead.wait()
 
     def kill(self) -> None:
-        """Die as a killed engine does: requests in flight fail at once."""
-        self._dead = True
+        """Die as a killed engine does: requests in flight fail at once, and all KV is gone."""
+        self._dead.set()
+        self._alive.clear()
         self.ingest_gate.set()
         self.generate_gate.set()
+        self.release_gate.set()
+        self.holds.clear()
+        self._cache.clear()
+
+    def revive(self) -> None:
+        """Be another engine, which knows nothing of what this one held."""
+        self.lives += 1
+        self._dead.clear()
+        self._alive.set()
 
     async def close(self) -> None:
         self.kill()
@@ -95,13 +117,15 @@ class FastEngine:
     async def generate(
         self, tokens: Sequence[int], sampling: Sampling, priority: Priority
     ) -> AsyncGenerator[Piece, None]:
-        self.require_alive()
+        life = self.lives
+        self.require_alive(life)
         prompt = list(tokens)
         self._refuse(prompt, sampling)
         self.calls.append(Call("generate", len(prompt), priority))
         self.running += 1
         try:
             await self.passing(self.generate_gate)
+            self.require_alive(life)
             cached = self.cached(prompt)
             self._touch(prompt)
             text = self.script.popleft() if self.script and priority == Priority.FOREGROUND else None
@@ -111,6 +135,7 @@ class FastEngine:
             steps, finish, stop = _steps(text, sampling, min(sampling.max_tokens, self._facts.context - len(prompt)))
             for position, (token, text) in enumerate(steps):
                 await self.passing(self.generate_gate)
+                self.require_alive(life)
                 yield Piece(
                     text=text,
                     token_ids=(token,),
@@ -123,14 +148,13 @@ class FastEngine:
         finally:
             self.running -= 1
 
-    def require_alive(self) -> None:
-        if self._dead:
-            raise EngineUnavailable("The engine has died; retry once it is back.", retry_after=30.0)
+    def require_alive(self, life: int) -> None:
+        if self.dead or self.lives != life:
+            raise EngineUnavailable.restarting()
 
     async def passing(self, gate: asyncio.Event) -> None:
         await asyncio.sleep(0)
         await gate.wait()
-        self.require_alive()
 
     def settle(self, held: FastHeld) -> None:
         """Account for what a hold has now.
@@ -188,6 +212,7 @@ class FastHeld:
     def __init__(self, engine: FastEngine, priority: Priority) -> None:
         self._engine = engine
         self._priority = priority
+        self._life = engine.lives
         self._over = False
         self._lock = asyncio.Lock()
         self.content: list[int] = []
@@ -196,6 +221,10 @@ class FastHeld:
     @property
     def tokens(self) -> int:
         return len(self.content)
+
+    @property
+    def lost(self) -> bool:
+        return self._engine.dead or self._engine.lives != self._life
 
     async def extend(self, tokens: Sequence[int]) -> None:
         async with self._lock:
@@ -207,8 +236,11 @@ class FastHeld:
                 raise ContextLengthExceeded("The stream does not fit the context.")
             self._engine.calls.append(Call("extend", len(tokens), self._priority))
             try:
-                self._engine.require_alive()
+                self._engine.require_alive(self._life)
                 await self._engine.passing(self._engine.ingest_gate)
+                self._engine.require_alive(self._life)
+                if self._engine.reading_error is not None:
+                    raise self._engine.reading_error
             except BaseException:
                 self._give_back()
                 raise
@@ -223,8 +255,9 @@ class FastHeld:
 
     async def _release(self) -> None:
         async with self._lock:
-            await asyncio.sleep(0)
-            await self._engine.release_gate.wait()
+            if not self.lost:
+                await asyncio.sleep(0)
+                await self._engine.release_gate.wait()
             if self.content:
                 self._engine.calls.append(Call("release", len(self.content), self._priority))
             self._give_back()

@@ -100,7 +100,7 @@ async def test_an_answer_is_what_the_model_says_at_that_version(rig: Rig) -> Non
         for number in range(6):
             await rig.push(session, f"price {number}")
             announced = await ready(events)
-            prompt = rig.manager.questions.prompt(session, query.tokens)
+            prompt = await rig.manager.questions.prompt(session, query.tokens)
             pieces = rig.engine.generate(prompt.tokens, Sampling(max_tokens=8, top_logprobs=2), Priority.FOREGROUND)
             said = [piece async for piece in pieces]
             assert announced["value"] == "".join(piece.text for piece in said)
@@ -156,7 +156,7 @@ async def test_choices_carry_the_probability_of_each(rig: Rig) -> None:
         await rig.push(session, "price 1")
         announced = await ready(events)
     tokens = {choice: ord(choice[0]) for choice in ("yes", "no")}
-    prompt = rig.manager.questions.prompt(session, query.tokens)
+    prompt = await rig.manager.questions.prompt(session, query.tokens)
     asked = Sampling(max_tokens=1, logprob_token_ids=tuple(sorted(tokens.values())))
     [piece] = [piece async for piece in rig.engine.generate(prompt.tokens, asked, Priority.FOREGROUND)]
     expected = {choice: math.exp(piece.logprobs[0][token]) for choice, token in tokens.items()}

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 
 from streams.engine.base import Piece, Priority, Sampling
-from streams.errors import EngineUnavailable, Unavailable
+from streams.errors import EngineUnavailable
 from tests.engine.fast import FastEngine
-from tests.flashquery.kit import flashing, ready
+from tests.flashquery.kit import arrived, flashing, ready
 from tests.streams.kit import until
 
 
@@ -91,7 +91,10 @@ async def test_a_choice_that_fails_leaves_no_request_behind(redis: Redis) -> Non
         assert engine.running == 0
 
 
-async def test_a_dead_engine_ends_no_task_and_hangs_none(redis: Redis) -> None:
+async def test_a_wave_that_died_with_the_engine_is_run_again_with_no_new_data(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flashquery.waves._AGAIN_SECONDS", 0.0)
     engine = FastEngine()
     async with flashing(redis, engine) as rig:
         session = await rig.manager.create("s")
@@ -101,7 +104,9 @@ async def test_a_dead_engine_ends_no_task_and_hangs_none(redis: Redis) -> None:
         await until(lambda: engine.running)
         engine.kill()
         await until(lambda: not engine.running)
-        with pytest.raises(Unavailable):
-            await rig.manager.push(session, ["price"])
         assert rig.evaluations == []
+        engine.revive()
+        await until(lambda: rig.evaluations)
+        await arrived(rig)
+        assert await rig.flash.match(session, "trend?")
         await rig.manager.delete("s")

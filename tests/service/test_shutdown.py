@@ -24,7 +24,7 @@ from service import app
 from service.cli import main
 from tests.engine.fast import FastEngine
 
-def load(settings, card):
+def load(settings, card, again):
     engine = FastEngine()
     engine.generate_gate.clear()
     return engine
@@ -42,7 +42,7 @@ from streams.errors import ModelError
 
 aborted = threading.Event()
 
-def load(settings, card):
+def load(settings, card, again):
     aborted.wait()
     raise ModelError("given up")
 

@@ -122,14 +122,22 @@ def text_of(engine: FastEngine, session: Session) -> str:
     return engine.tokenizer.decode(session.snapshot().tokens[len(session.frame.head) :])
 
 
+def at_rest(manager: Manager) -> bool:
+    """Whether nothing is being read, asked or given back."""
+    return not manager._holding._used and not manager._holding._releases
+
+
 def held_by_sessions(manager: Manager) -> int:
     block = manager.engine.facts.block_size
-    return sum(-(-session.committed // block) * block for session in manager.sessions())
+    return sum(-(-len(session.held.content) // block) * block for session in manager.sessions())
 
 
 def held_tokens(session: Session) -> list[int]:
     """The tokens whose KV the engine holds."""
     held = session.held._hold
+    if held is None or held.lost:
+        assert session.held.content == []
+        return []
     assert isinstance(held, FastHeld)
     assert held.content == session.held.content
     return held.content

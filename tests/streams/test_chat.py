@@ -90,7 +90,7 @@ async def test_a_turn_finds_its_stream_in_the_cache(manager: Manager, engine: Fa
 async def test_questions_see_the_turns(manager: Manager, engine: FastEngine, session: Session) -> None:
     engine.script.append("fine")
     await say(manager, session, conversation(user("how?")))
-    prompt = manager.questions.prompt(session, manager.questions.encode("and now?"))
+    prompt = await manager.questions.prompt(session, manager.questions.encode("and now?"))
     assert engine.tokenizer.decode(prompt.tokens) == f"{HEAD}how?{ASKED}fine{NEXT}and now?{ASKED}"
     assert prompt.version == 1
 

@@ -9,10 +9,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
+from streams.engine.base import Sampling
 from streams.errors import Conflict, ContextLengthExceeded, NotFound, Unavailable
 from streams.manager import Limits, Manager
 from tests.engine.fast import FastEngine
-from tests.streams.kit import EngineMachine, InstantLog, held_by_sessions, held_tokens, settled, text_of
+from tests.streams.kit import EngineMachine, InstantLog, at_rest, held_by_sessions, held_tokens, settled, text_of
 
 NAMES = st.sampled_from("abcd")
 
@@ -66,6 +67,21 @@ class ManagerMachine(EngineMachine):
         with contextlib.suppress(NotFound):
             self.runner.run(self.manager.delete(name))
 
+    @rule(name=NAMES)
+    def ask(self, name: str) -> None:
+        """Over what is resident or not; it is again afterwards, if nobody else needs the room."""
+
+        async def ask() -> None:
+            session, questions = self.manager.get(name), self.manager.questions
+            prompt = await questions.prompt(session, questions.encode("?"))
+            with questions.foreground(session):
+                async for _ in questions.reply(prompt, Sampling(max_tokens=2)).deltas():
+                    pass
+
+        self.engine.ingest_gate.set()
+        with contextlib.suppress(NotFound):
+            self.runner.run(ask())
+
     @rule()
     def read_everything(self) -> None:
         async def read() -> None:
@@ -81,16 +97,18 @@ class ManagerMachine(EngineMachine):
 
     @invariant()
     def the_budget_is_what_sessions_hold(self) -> None:
-        assert self.manager.budget.granted == held_by_sessions(self.manager) <= self.manager.budget.limit
+        budget = self.manager.budget
+        assert held_by_sessions(self.manager) <= budget.granted <= budget.limit
+        assert budget.granted == held_by_sessions(self.manager) or not at_rest(self.manager)
 
     @invariant()
     def markers_are_true(self) -> None:
         for session in self.manager.sessions():
             assert session.failure is None
             assert session.settled <= session.data_end == len(session.timeline.tokens)
-            assert session.kv_tokens <= session.data_end <= session.committed
+            assert session.kv_tokens <= session.data_end <= session.committed <= self.manager.budget.limit
             assert held_tokens(session) == session.timeline.tokens[: session.kv_tokens]
-            assert session.settled <= session.kv_tokens or session.version == 0
+            assert session.settled <= session.kv_tokens or session.version == 0 or session.residency != "resident"
             assert session.queue.total_pushed == self.pushed[session.id]
             assert session.covered + session.pending <= session.queue.total_pushed
             assert (session.covered == session.queue.total_pushed) == (session.pending == 0)

@@ -26,7 +26,7 @@ async def test_a_stream_leaves_room_for_a_question(engine: FastEngine) -> None:
         with pytest.raises(ContextLengthExceeded):
             await manager.push(session, ["x"])
         question = manager.questions.encode("q" * (manager.room.questions - len(session.frame.tail) - 1))
-        assert manager.questions.prompt(session, question).room == 1
+        assert (await manager.questions.prompt(session, question)).room == 1
 
 
 async def test_questions_are_bounded_per_session_and_in_total(engine: FastEngine) -> None:
@@ -48,7 +48,7 @@ async def test_an_answer_is_over_the_version_it_was_asked_at(manager: Manager, e
     session = await manager.create("s")
     await manager.push(session, ["a"])
     await settled(session)
-    prompt = manager.questions.prompt(session, manager.questions.encode("trend?"))
+    prompt = await manager.questions.prompt(session, manager.questions.encode("trend?"))
     await manager.push(session, ["b"])
     await settled(session)
     reply = manager.questions.reply(prompt, Sampling(max_tokens=32))
@@ -65,7 +65,7 @@ async def test_an_answer_is_over_the_version_it_was_asked_at(manager: Manager, e
 async def test_ingest_waits_while_a_question_has_no_first_token(manager: Manager, engine: FastEngine) -> None:
     session = await manager.create("s")
     engine.generate_gate.clear()
-    prompt = manager.questions.prompt(session, manager.questions.encode("trend?"))
+    prompt = await manager.questions.prompt(session, manager.questions.encode("trend?"))
     first = asyncio.create_task(anext(manager.questions.reply(prompt, Sampling(max_tokens=4)).deltas()))
     await until(lambda: manager.questions.waiting)
     await manager.push(session, ["a"])

@@ -111,7 +111,8 @@ async def test_a_window_that_cannot_move_is_told_at_once_to_whoever_waits(manage
     await manager.push(session, ["b"])
     waiting = asyncio.create_task(session.resident(2, SECONDS))
     await until(lambda: session.pending)
-    engine.kill()
+    engine.reading_error = ValueError("a bug")
+    engine.ingest_gate.set()
     with pytest.raises(Unavailable) as told:
         await waiting
     assert told.value.code == "session_ended"

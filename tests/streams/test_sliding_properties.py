@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
 from streams import chat
-from streams.errors import Conflict, ContextLengthExceeded, Unavailable
+from streams.errors import Conflict, ContextLengthExceeded
 from streams.manager import Manager
 from streams.messages import Message
 from streams.pacer import SlicePolicy
@@ -85,10 +85,7 @@ class SlidingMachine(EngineMachine):
         try:
             self.runner.run(self.manager.push(self.session, texts))
         except ContextLengthExceeded:
-            assert max(sizes) + 1 > (self.session.window.largest(self.session.frozen_end) or 0)
-            self.serial -= len(texts)
-        except Unavailable:
-            assert not self.roomy
+            assert not self.roomy or max(sizes) + 1 > (self.session.window.largest(self.session.frozen_end) or 0)
             self.serial -= len(texts)
         else:
             self.history += [("data", text) for text in texts]
@@ -122,7 +119,7 @@ class SlidingMachine(EngineMachine):
         before = self.session.evicted
         try:
             self.runner.run(turn())
-        except Unavailable:
+        except ContextLengthExceeded:
             assert not self.roomy
             self.engine.script.clear()
         self.turned = True
@@ -171,7 +168,7 @@ class SlidingMachine(EngineMachine):
         assert session.failure is None
         assert self.turned or len(session.timeline) <= (session.window.limit or 0)
         assert session.settled <= session.data_end
-        assert self.manager.budget.granted >= session.data_end or not session.version
+        assert self.manager.budget.limit >= self.manager.budget.granted >= session.kv_tokens
         assert session.version >= self.versions[-1]
         self.versions.append(session.version)
         self.shows_the_end_of(session.timeline, whole=False)

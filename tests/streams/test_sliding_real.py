@@ -38,7 +38,7 @@ class Asked:
 
 
 async def ask(manager: Manager, session: Session) -> Asked:
-    prompt = manager.questions.prompt(session, manager.questions.encode(QUESTION))
+    prompt = await manager.questions.prompt(session, manager.questions.encode(QUESTION))
     evicted, covered = session.evicted, session.covered
     moving = manager.moving(session)
     started, first, text = time.monotonic(), 0.0, ""

@@ -138,7 +138,9 @@ async def test_refusals(manager: Manager, engine: FastEngine, session: Session) 
 async def test_no_room_for_it_in_the_kv_cache_is_said() -> None:
     engine = FastEngine(context=1024, kv_capacity=2048)
     async with managing(engine) as manager:
+        engine.ingest_gate.clear()
         await manager.push(await manager.create("full"), ["x" * 700])
+        await until(lambda: manager.budget.granted)
         session = await manager.create("s")
         with pytest.raises(Unavailable) as refused:
             await warm(manager, session, conversation(user("x" * 700)))
@@ -153,8 +155,9 @@ async def test_what_was_read_ahead_makes_room_for_streams() -> None:
         other = await manager.create("other")
         await manager.push(other, ["x" * 600])
         await settled(other)
-        assert session.ahead is None
         await until(lambda: len(engine.holds) == 1)
+        assert (await warm(manager, session, conversation(user("x" * 500)))).finish_reason == "warmed"
+        assert other.residency == "warm"
 
 
 async def test_a_client_that_leaves_ends_its_warm_turn(manager: Manager, engine: FastEngine, session: Session) -> None:

@@ -66,7 +66,7 @@ async def asking(request: web.Request, session: Session, body: GenerateBody, sta
     """
     questions = request.app[CORE].manager.questions
     options = body.template_options
-    prompt = questions.prompt(session, questions.encode(body.prompt), options=options)
+    prompt = await questions.prompt(session, questions.encode(body.prompt), options=options)
     with questions.foreground(session), running(request.app[METRICS], started, len(prompt.tokens)) as run:
         reply = questions.reply(prompt, body.sampling, conversation=questions.asked(options))
         async with aclosing(reply):

@@ -13,7 +13,7 @@ from service.api.flash.notify import Notify
 from service.api.flash.protocol import FlashCreate, different
 from service.bodies import Strict
 from streams.entries import BUILTIN
-from streams.session import Session
+from streams.session import Residency, Session
 
 if TYPE_CHECKING:
     TypeName = str
@@ -148,6 +148,13 @@ class SessionObject(BaseModel):
     last_used: Annotated[int, Field(description="Unix seconds, before this request.")]
     tokens: Annotated[int, Field(description="Length of the stream in tokens.")]
     kv_tokens: Annotated[int, Field(description="Tokens whose KV is resident.")]
+    residency: Annotated[
+        Residency,
+        Field(
+            description="Ours: `resident`; `warm` if it had to make room for others; `cold` if it has yet to be read "
+            "again after a restart. Questions are slower then, and it comes back when it is used."
+        ),
+    ]
     busy: Annotated[bool, Field(description="A question is being answered.")]
     turns: Annotated[int, Field(description="Completed durable turns.")]
     data_end: Annotated[int, Field(description="End of the durable part, in tokens.")]
@@ -176,6 +183,7 @@ class SessionObject(BaseModel):
             last_used=int(session.last_used),
             tokens=session.tokens,
             kv_tokens=session.kv_tokens,
+            residency=session.residency,
             busy=session.running > 0,
             turns=session.turns,
             data_end=session.data_end,

@@ -14,7 +14,7 @@ class State(BaseModel):
     """How the server is."""
 
     status: Literal["ok", "unavailable"] = Field(description="`ok` once questions can be answered.")
-    engine: str = Field(description="`loading`, `ready`, `failed` or `dead`.")
+    engine: str = Field(description="`loading`, `ready`, `restarting` or `failed`.")
     store: Literal["ok", "degraded"] = Field(description="`degraded` while Redis does not answer.")
     uptime_ms: int = Field(description="Milliseconds since the start.")
 

@@ -146,22 +146,23 @@ async def test_a_stream_longer_than_the_context_is_refused_before_it_is_queued(c
     assert (await ok(client, "GET", SESSION))["data_version"] == 1
 
 
-async def test_a_full_cache_refuses_pushes_until_a_session_is_deleted(redis: Redis, tmp_path: Path) -> None:
+async def test_a_full_cache_refuses_no_push_and_says_who_made_room(redis: Redis, tmp_path: Path) -> None:
     engine = FastEngine(context=1024, kv_capacity=2048)
     await redis.flushall()
     async with apps.serving(redis, tmp_path, engine) as client:
         for session_id in ("s", "t"):
             await ok(client, "POST", "/v1/sessions", {"id": session_id})
         await ok(client, "POST", "/v1/sessions/t/push", {"data": "x" * 500})
-        async with client.post(PUSH, json={"data": "x" * 500}) as response:
-            assert response.status == 503
-            assert int(response.headers["Retry-After"]) > 0
-            assert (await response.json())["error"]["code"] == "kv_cache_full"
-        ack = await ok(client, "POST", PUSH, {"data": "x"})
-        assert ack["total_pushed"] == 1, "what was refused was not accepted"
-        await ok(client, "DELETE", "/v1/sessions/t")
+        await settled(client, "t")
         await ok(client, "POST", PUSH, {"data": "x" * 500})
         await settled(client, "s")
+        tiers = [(await ok(client, "GET", f"/v1/sessions/{name}"))["residency"] for name in ("s", "t")]
+        assert tiers == ["resident", "warm"]
+        health = await ok(client, "GET", "/health")
+        assert [health[f"sessions_{tier}"] for tier in ("resident", "warm", "cold")] == [1, 1, 0]
+        assert health["session_kv_tokens"] == core(client).manager.get("s").kv_tokens
+        await ok(client, "POST", "/v1/sessions/t/generate", {"prompt": "x?"})
+        await until(lambda: core(client).manager.get("t").residency == "resident")
 
 
 async def test_a_session_deleted_while_the_body_arrives_accepts_nothing(client: apps.Client) -> None:

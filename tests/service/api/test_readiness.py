@@ -106,40 +106,76 @@ async def test_an_unreachable_redis_ends_the_server(
     assert "Redis does not answer" in caplog.text
 
 
-async def test_with_a_dead_engine_answers_stay_and_the_rest_is_refused(client: apps.Client, engine: FastEngine) -> None:
+class Engines:
+    """One engine after another: ``made`` are all there were. The second and later ones wait to be let."""
+
+    def __init__(self) -> None:
+        self.made: list[FastEngine] = []
+        self.may_load = threading.Event()
+
+    def load(self) -> FastEngine:
+        assert not self.made or self.may_load.wait(30)
+        self.made.append(FastEngine())
+        return self.made[-1]
+
+
+@pytest.fixture
+async def mortal(redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Any, Engines]]:
+    """A ready application, and its engines."""
+    monkeypatch.setattr("streams.engine.supervisor._FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("flashquery.waves._AGAIN_SECONDS", 0.0)
+    engines = Engines()
+    async with starting(redis, tmp_path, engines.load) as client:
+        try:
+            await until(lambda: client.app[CORE].up)
+            yield client, engines
+        finally:
+            engines.may_load.set()
+
+
+async def test_while_an_engine_is_replaced_answers_stay_and_data_is_taken(
+    mortal: tuple[apps.Client, Engines],
+) -> None:
+    client, engines = mortal
     session_id = await create(client, flash=[{"query": "Hot?", "max_tokens": 1}])
     path = f"/v1/sessions/{session_id}"
     await ok(client, "POST", f"{path}/push", {"data": "x"})
     (before,) = await answered(client, session_id)
-    engine.kill()
+    engines.made[0].kill()
     status, health = await call(client, "GET", "/health")
-    assert (status, health["status"], health["engine"]) == (503, "unavailable", "dead")
-    for method, where, body in [
-        ("POST", "/v1/sessions", {}),
-        ("POST", f"{path}/push", {"data": "x"}),
-        ("POST", f"{path}/generate", {"prompt": "Something else?"}),
-        ("POST", f"{path}/generate", {"prompt": "Something else?", "stream": True}),
-    ]:
-        async with client.request(method, where, json=body) as response:
-            assert response.status == 503, where
+    assert (status, health["status"], health["engine"], health["sessions"]) == (503, "unavailable", "restarting", 1)
+    for body in ({"prompt": "Something else?"}, {"prompt": "Something else?", "stream": True}):
+        async with client.post(f"{path}/generate", json=body) as response:
+            assert response.status == 503
             assert int(response.headers["Retry-After"]) > 0
             assert (await response.json())["error"]["code"] == "engine_unavailable"
-    assert (await ok(client, "GET", path))["data_version"] == 1
     assert (await ok(client, "GET", f"{path}/flash"))["data"] == [before]
     hit = await ok(client, "POST", f"{path}/generate", {"prompt": "Hot?"})
     assert (hit["flash"], hit["text"]) == (True, before["value"])
+    ack = await ok(client, "POST", f"{path}/push", {"data": "y"})
+    other = await create(client)
+    await ok(client, "POST", f"/v1/sessions/{other}/push", {"data": "z"})
+    state = await ok(client, "GET", path)
+    assert (state["data_version"], state["pending"], state["kv_tokens"]) == (1, 1, 0)
+    engines.may_load.set()
+    (after,) = (await ok(client, "GET", f"{path}/flash?after={ack['total_pushed']}&wait=20"))["data"]
+    assert after["data_version"] == 2
+    assert (await ok(client, "GET", "/health"))["status"] == "ok"
+    assert (await ok(client, "POST", f"{path}/generate", {"prompt": "Something else?"}))["data_version"] == 2
+    await apps.settled(client, other)
     await ok(client, "DELETE", path)
 
 
-async def test_an_engine_that_dies_while_it_reads_fails_only_what_waits(
-    client: apps.Client, engine: FastEngine
-) -> None:
+async def test_what_an_engine_that_dies_was_reading_the_next_one_reads(mortal: tuple[apps.Client, Engines]) -> None:
+    client, engines = mortal
     session_id = await create(client)
-    engine.ingest_gate.clear()
+    engines.made[0].ingest_gate.clear()
     ack = await ok(client, "POST", f"/v1/sessions/{session_id}/push", {"data": "x"})
-    waiting = asyncio.create_task(call(client, "GET", f"/v1/sessions/{session_id}/flash?after={ack['total_pushed']}"))
-    await until(lambda: client.app[METRICS].connections and engine.calls)
-    engine.kill()
+    waiting = asyncio.create_task(
+        call(client, "POST", f"/v1/sessions/{session_id}/generate", {"prompt": "x?", "after": ack["total_pushed"]})
+    )
+    await until(lambda: client.app[METRICS].connections and engines.made[0].calls)
+    engines.made[0].kill()
+    engines.may_load.set()
     status, reply = await waiting
-    assert (status, reply["error"]["code"]) == (503, "session_ended")
-    assert (await ok(client, "GET", f"/v1/sessions/{session_id}"))["data_version"] == 0
+    assert (status, reply["data_version"]) == (200, 1)

@@ -42,6 +42,7 @@ async def test_a_new_session_shows_every_field(client: apps.Client) -> None:
         "last_used": created,
         "tokens": 0,
         "kv_tokens": 0,
+        "residency": "resident",
         "busy": False,
         "turns": 0,
         "data_end": 0,

@@ -77,7 +77,7 @@ async def _supervisor(state: str) -> Supervisor:
         supervisor.start()
         with contextlib.suppress(EngineUnavailable):
             await supervisor.wait_ready()
-    if state == "dead":
+    if state == "restarting":
         engine.kill()
     assert supervisor.state == state
     return supervisor
@@ -93,6 +93,7 @@ async def _app(redis: Redis, state: str) -> web.Application:
         async with core:
             await until(lambda: core.up or state != "ready")
             yield
+        await supervisor.close()
 
     app.cleanup_ctx.append(run)
     app[keys.OPENAPI] = orjson.dumps(DOCUMENT)
@@ -114,7 +115,7 @@ async def client(redis: Redis) -> AsyncIterator[TestClient[web.Request, web.Appl
         ("ready", 200, "ok"),
         ("loading", 503, "unavailable"),
         ("failed", 503, "unavailable"),
-        ("dead", 503, "unavailable"),
+        ("restarting", 503, "unavailable"),
     ],
 )
 async def test_health_has_one_shape_in_every_state(redis: Redis, path: str, state: str, status: int, word: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests import apps
-from tests.apps import answered, call, core, ok, settled
+from tests.apps import answered, call, core, ok, settled, until
 from tests.engine.fast import FastEngine
 from tests.service.delivery.frames import PING, PONG, TEXT, UPGRADE, raw
 from tests.service.delivery.messages import receive, receive_msgpack
@@ -144,7 +144,10 @@ async def test_a_refused_push_is_an_error_with_the_status_it_has_over_http(
         await socket.send_json({"type": "push", "data": "x" * 4096})
         error = await receive(socket)
         assert (error["type"], error["data"]["code"]) == ("error", 400)
-        engine.kill()
+        engine.reading_error = ValueError("a bug")
+        await socket.send_json({"type": "push", "data": "x"})
+        assert (await receive(socket))["type"] == "push_ack"
+        await until(lambda: core(client).manager.get("s").failure)
         await socket.send_json({"type": "push", "data": "x"})
         error = await receive(socket)
         assert (error["type"], error["data"]["code"]) == ("error", 503)

@@ -26,9 +26,8 @@ async def test_health_is_a_status_alone(client: apps.Client) -> None:
 
 async def test_health_before_the_model_is_there_and_without_a_key(redis: Redis, tmp_path: Path) -> None:
     await redis.flushall()
-    async with apps.serving(redis, tmp_path, api_key="secret") as client:
-        engine = core(client).manager.engine
-        assert isinstance(engine, FastEngine)
+    engine = FastEngine()
+    async with apps.serving(redis, tmp_path, engine, api_key="secret") as client:
         engine.kill()
         await until(lambda: not core(client).up)
         async with client.get("/v1/health") as response:
@@ -186,7 +185,8 @@ async def test_a_stream_that_can_read_no_more_says_so(client: apps.Client, engin
     engine.ingest_gate.clear()
     await ok(client, "POST", f"{path}/stream/push", {"data": [READING]})
     await until(lambda: engine.calls)
-    engine.kill()
+    engine.reading_error = ValueError("a bug")
+    engine.ingest_gate.set()
     await until(lambda: core(client).manager.get(id_of(path)).failure)
     streaming = (await ok(client, "GET", f"{path}/stream/status"))["streaming"]
     assert (streaming["running"], streaming["error"]) == (False, True)
@@ -244,7 +244,8 @@ async def test_marking_what_is_never_read_names_no_field(client: apps.Client, en
     engine.ingest_gate.clear()
     await ok(client, "POST", f"{path}/stream/push", {"data": [READING]})
     await until(lambda: engine.calls)
-    engine.kill()
+    engine.reading_error = ValueError("a bug")
+    engine.ingest_gate.set()
     await until(lambda: core(client).manager.get(id_of(path)).failure)
     status, reply = await call(client, "POST", f"{path}/mark_prefix")
     assert (status, reply["error"]["code"], reply["error"]["param"]) == (503, "session_ended", None)
