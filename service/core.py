@@ -119,7 +119,7 @@ class Core:
 
     def has(self, session_id: str) -> bool:
         """Whether this server has the session."""
-        return self._parts is not None and self._parts[0].knows(session_id)
+        return self._parts is not None and self._parts[0].has(session_id)
 
     async def view(self, session_id: str) -> View:
         """A session, whoever owns it.
@@ -132,7 +132,7 @@ class Core:
             manager, flash = self._parts
             with suppress(NotFound):
                 return Own(manager.get(session_id), flash)
-            if manager.knows(session_id):
+            if manager.has(session_id):
                 raise gone(session_id)
         return await other(self._redis, session_id)
 
@@ -143,7 +143,7 @@ class Core:
         if self._parts is not None:
             manager, flash = self._parts
             found = [Own(session, flash) for session in manager.sessions() if session.id.startswith(prefix)]
-            ids = {session_id for session_id in ids if not manager.knows(session_id)}
+            ids = {session_id for session_id in ids if not manager.has(session_id)}
         return [*found, *(Other(self._redis, one) for one in sorted(ids) if one.startswith(prefix))]
 
     async def elsewhere(self) -> list[dict[str, Any]]:

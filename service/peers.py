@@ -85,12 +85,11 @@ class Peers:
         if self._core.has(session_id):
             return None
         (owner,) = await self._core.leases.owners([session_id])
-        if owner is not None:
-            return None if owner.id == self._me.id else owner
-        if await self._core.leases.exists(session_id):
+        if owner is not None and owner.id != self._me.id:
+            return owner
+        if self._core.begun and await self._core.leases.exists(session_id):
             raise Unavailable(
-                f"the server that had session '{session_id}' does not answer, and another is about to have it; "
-                "try again shortly",
+                f"session '{session_id}' is about to have another server; try again shortly",
                 code="session_moving",
                 retry_after=1,
             )

@@ -244,6 +244,10 @@ class Manager:
             session.wake()
         return session
 
+    def has(self, session_id: str) -> bool:
+        """Whether there is a session of that name, or was a moment ago."""
+        return session_id in self._sessions
+
     def knows(self, session_id: str) -> bool:
         """Whether there is a session of that name, or will be, or was a moment ago."""
         return session_id in self._names

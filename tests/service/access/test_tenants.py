@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from flashquery.store import connect
 from service.api.legacy.kind import LABELS
 from service.app import OPERATIONS
 from service.openapi import Operation
 from streams.entries import BUILTIN
+from streams.store import connect
 from tests import apps
 from tests.apps import ok
 from tests.service.access.tenants import ACME, MAIN, RIVAL, Call, calls, serving
@@ -30,12 +30,10 @@ every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda on
 
 @pytest.fixture(scope="module")
 async def client(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[apps.Client]:
-    redis = connect(redis_url)
-    async with serving(redis, tmp_path_factory.mktemp("tenants")) as client:
+    async with connect(redis_url) as redis, serving(redis, tmp_path_factory.mktemp("tenants")) as client:
         await make(client, THERE)
         await make(client, OLD_THERE, old=True)
         yield client
-    await redis.aclose()
 
 
 async def make(client: apps.Client, session_id: str, *, old: bool = False) -> None:
