@@ -32,8 +32,9 @@ class Load:
         health: what ``/health`` said, without repetitions: status code, engine and store.
     """
 
-    def __init__(self, http: aiohttp.ClientSession) -> None:
+    def __init__(self, http: aiohttp.ClientSession, pause: float) -> None:
         self._http = http
+        self._pause = pause
         self._stopped = asyncio.Event()
         self.acknowledged: list[int] = []
         self.unsure: set[int] = set()
@@ -65,7 +66,7 @@ class Load:
                 self.refusals.add((status, found["error"]["code"]))
                 if found["error"]["code"] == "outcome_unknown":
                     self.unsure.add(number)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(self._pause)
 
     async def _look(self) -> None:
         while not self._stopped.is_set():
@@ -108,13 +109,15 @@ class Load:
 
 
 @asynccontextmanager
-async def loaded(command: tuple[str, ...], data_dir: Path, *flags: str) -> AsyncIterator[tuple[Server, Load]]:
+async def loaded(
+    command: tuple[str, ...], data_dir: Path, pause: float, *flags: str
+) -> AsyncIterator[tuple[Server, Load]]:
     server = Server((*command, "--port", "0", "--data-dir", str(data_dir), *flags), {})
     try:
         await asyncio.to_thread(server.wait_ready, READY_SECONDS)
         timeout = aiohttp.ClientTimeout(total=SECONDS)
         async with aiohttp.ClientSession(server.url, timeout=timeout) as http:
-            load = Load(http)
+            load = Load(http, pause)
             body = {"id": "s", "window": 1024, "flash": [{"query": "Which number came last?", "max_tokens": 4}]}
             status, found = await load.reply("POST", "/v1/sessions", body)
             assert status == 200, found
@@ -136,7 +139,7 @@ async def kill_valkey(data_dir: Path, load: Load) -> None:
 
 @pytest.mark.timeout(300)
 async def test_a_killed_valkey_loses_nothing(tmp_path: Path) -> None:
-    async with loaded(FAST, tmp_path) as (_, load):
+    async with loaded(FAST, tmp_path, 0.01) as (_, load):
         async with load.running():
             for _ in range(3):
                 await load.more(20)
@@ -150,9 +153,9 @@ async def test_a_killed_valkey_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.timeout(600)
 async def test_a_killed_engine_process_and_a_killed_valkey_lose_nothing(tmp_path: Path, model_path: Path) -> None:
     flags = ("--model", str(model_path), "--kv-cache-gb", "0.5", "--context", "4096", "--dtype", "float32")
-    async with loaded(REAL, tmp_path, *flags) as (server, load):
+    async with loaded(REAL, tmp_path, 0.1, *flags) as (server, load):
         async with load.running():
-            await load.more(30)
+            await load.more(20)
             (core,) = [
                 child
                 for child in psutil.Process(server.process.pid).children(recursive=True)
@@ -163,9 +166,9 @@ async def test_a_killed_engine_process_and_a_killed_valkey_lose_nothing(tmp_path
             await load.until(lambda: load.health[-1] == (503, "restarting", "ok"))
             await load.until(lambda: load.health[-1] == (200, "ready", "ok"))
             print(f"\nthe engine was back after {time.monotonic() - killed:.1f} s")
-            await load.more(30)
+            await load.more(20)
             await kill_valkey(tmp_path, load)
-            await load.more(30)
+            await load.more(20)
         assert load.health == [
             (200, "ready", "ok"),
             (503, "restarting", "ok"),

@@ -135,7 +135,8 @@ async def test_without_redis_questions_are_computed(tmp_path: Path) -> None:
             answer = await ok(client, "POST", GENERATE, {"prompt": "Hot?"})
             assert (answer["data_version"], "flash" in answer) == (1, False)
             assert len(await stream(client, prompt="Hot?")) > 1
-            await push(client)
+            status, reply = await call(client, "POST", f"{SESSION}/push", {"data": "x"})
+            assert (status, reply["error"]["code"]) == (503, "outcome_unknown")
             health = await ok(client, "GET", "/health")
             assert (health["status"], health["store"]) == ("ok", "degraded")
             async with client.get(f"{SESSION}/flash") as response:

@@ -61,17 +61,14 @@ fuzz = settings(
 
 @pytest.fixture(scope="module")
 async def client(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[apps.Client]:
-    redis = connect(redis_url)
     data_dir: Path = tmp_path_factory.mktemp("hostile")
-    await redis.flushall()
-    async with apps.serving(redis, data_dir, session_idle_seconds=3600) as client:
+    async with connect(redis_url) as redis, apps.serving(redis, data_dir, session_idle_seconds=3600) as client:
         await apps.ok(client, "POST", "/v1/sessions", {"id": SESSION})
         await apps.ok(client, "POST", f"/v1/sessions/{SESSION}/push", {"data": ["a", "b"]})
         assert (await apps.ok(client, "POST", f"/v1/sessions/{SESSION}/flash", {"query": "Which?"}))["id"] == 1
         core = apps.core(client)
         await core.manager.create(OLD, type=BUILTIN["ohlcv"], labels=LABELS)
         yield client
-    await redis.aclose()
 
 
 def path_of(template: str) -> str:

@@ -172,7 +172,10 @@ async def test_dropped_entries_are_not_waited_for(redis: Redis, tmp_path: Path, 
     await redis.flushall()
     async with apps.serving(redis, tmp_path, engine, queue_entries=2) as client:
         path = await init(client)
-        ack = await push(client, path, *[READING] * 5)
+        engine.ingest_gate.clear()
+        ack = await ok(client, "POST", f"{path}/stream/push", {"data": [READING] * 5})
+        engine.ingest_gate.set()
+        await settled(client, id_of(path))
         assert (ack["pushed"], ack["dropped"], ack["queue_size"], ack["queue_capacity"]) == (5, 3, 2, 2)
         assert (ack["total_enqueued"], ack["total_dropped"]) == (5, 3)
         status = await ok(client, "GET", f"{path}/stream/status")
