@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -19,6 +19,7 @@ from streams.errors import Conflict, ContextLengthExceeded, InvalidInput, Unavai
 from streams.messages import Conversation, Message, Shape
 from streams.pacer import Pacer
 from streams.questions import Prompt, Questions
+from streams.ranks import Owner
 from streams.reply import Reply
 from streams.residency import Resident, common_length
 from streams.room import Room
@@ -87,7 +88,7 @@ class Chat:
         engine: answers.
         template: renders.
         questions: admits requests and runs them.
-        pacer: shares the engine.
+        pacers: one per rank, which share the engine.
         reserve: tokens of KV cache that streams leave free.
         grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
         turned: called with a session whenever a turn of it was settled.
@@ -98,16 +99,16 @@ class Chat:
         engine: Engine,
         template: Template,
         questions: Questions,
-        pacer: Pacer,
+        pacers: Sequence[Pacer],
         *,
         reserve: int,
-        grant: Callable[[Hashable, int], None],
+        grant: Callable[[Owner, int], None],
         turned: Callable[[Session], None],
     ) -> None:
         self._engine = engine
         self._template = template
         self._questions = questions
-        self._pacer = pacer
+        self._pacers = pacers
         self._reserve = reserve
         self._grant = grant
         self._turned = turned
@@ -155,7 +156,7 @@ class Chat:
         room = min(facts.context, self._reserve - facts.block_size) - len(prompt)
         self._check_room(len(prompt), room)
         reply = self._questions.reply(
-            Prompt(prompt, None, room), sampling, conversation=conversation, shape=shape, held_tokens=0
+            Prompt(prompt, None, room, None), sampling, conversation=conversation, shape=shape, held_tokens=0
         )
         async with aclosing(reply):
             yield reply
@@ -192,7 +193,7 @@ class Chat:
         held = _held(session, prompt)
         try:
             reply = self._questions.reply(
-                Prompt(prompt, session.version, room),
+                Prompt(prompt, session.version, room, session.rank),
                 sampling,
                 conversation=conversation,
                 shape=shape,
@@ -238,7 +239,7 @@ class Chat:
             plan = await self._plan(session, conversation, warm=True)
             goal, facts = plan.prompt, self._engine.facts
             self._check_room(len(goal), facts.context - 1 - len(goal))
-            ahead = session.ahead or Ahead(Resident(self._engine, self._pacer, Priority.WARM))
+            ahead = session.ahead or Ahead(Resident(self._engine, self._pacers, Priority.WARM, rank=session.rank))
             held = _held(session, goal)
             if session.held.covers(goal) or ahead.held.covers(goal):
                 return Warmed("covered", len(goal), len(goal), 0, 0, session.version)

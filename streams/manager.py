@@ -6,10 +6,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from streams.budget import Budget
 from streams.chat import Chat
 from streams.engine.base import Engine
 from streams.entries import EntryType
@@ -24,6 +23,7 @@ from streams.intake import Intake, Item
 from streams.listening import Listener, Listeners
 from streams.pacer import Pacer, SlicePolicy
 from streams.questions import Questions, check_alive
+from streams.ranks import Owner, RankBudgets
 from streams.reading import Reading
 from streams.residency import Resident
 from streams.room import Room
@@ -69,27 +69,27 @@ class Manager:
         facts = engine.facts
         self.engine = engine
         self.limits = limits
-        self._pacer = Pacer(limits.slices)
+        self._pacers = tuple(Pacer(limits.slices) for _ in range(facts.ranks))
         self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
         reserve = min(facts.context, facts.kv_capacity // 2)
-        self.budget = Budget(facts.kv_capacity, reserve, facts.block_size)
+        self.budget = RankBudgets(facts, reserve)
         self.room = Room(facts.context)
         self._template = Template(engine.tokenizer, engine.dialect)
         self._intake = Intake(engine.tokenizer, min(limits.entry_bytes, limits.queue_bytes))
         self.questions = Questions(
-            engine, self._template, self._pacer, limits.questions, limits.questions_per_session, reserve
+            engine, self._template, self._pacers, limits.questions, limits.questions_per_session, reserve
         )
         self.chat = Chat(
             engine,
             self._template,
             self.questions,
-            self._pacer,
+            self._pacers,
             reserve=reserve,
             grant=self._grant,
             turned=self._listeners.turned,
         )
-        self._sliding = Sliding(engine, self._pacer, grant=self._grant, moved=self._listeners.moved)
+        self._sliding = Sliding(engine, self._pacers, grant=self._grant, moved=self._listeners.moved)
         self._reading = Reading(self.chat, self._sliding, self._listeners)
         self._sessions: dict[str, Session] = {}
         self._endings: set[asyncio.Task[None]] = set()
@@ -158,7 +158,7 @@ class Manager:
             id=session_id,
             frame=frame,
             queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
-            held=Resident(self.engine, self._pacer),
+            held=Resident(self.engine, self._pacers, rank=self.budget.place(other.rank for other in self.sessions())),
             system=system,
             type=type,
             window=window,
@@ -304,7 +304,7 @@ class Manager:
 
     # The KV cache's budget
 
-    def _grant(self, owner: Hashable, tokens: int) -> None:
+    def _grant(self, owner: Owner, tokens: int) -> None:
         """Set what ``owner`` may hold; what warm turns have read makes room where there is none.
 
         Raises:
@@ -317,11 +317,11 @@ class Manager:
                 raise
             self.budget.grant(owner, tokens)
 
-    def _give_up_ahead(self, owner: Hashable) -> bool:
+    def _give_up_ahead(self, owner: Owner) -> bool:
         given_up = False
         for session in self._sessions.values():
             ahead = session.ahead
-            if ahead is None or ahead is owner or ahead.reading.locked():
+            if ahead is None or ahead is owner or ahead.rank != owner.rank or ahead.reading.locked():
                 continue
             session.ahead, given_up = None, True
             # The engine has the blocks back a moment later than the budget; until then the reserve makes up for them.

@@ -25,11 +25,13 @@ class Prompt:
         tokens: the whole prompt, vocabulary ids.
         version: data version of the snapshot under it; None where there is none.
         room: tokens that the answer may have at most.
+        rank: that has the stream under it; None where there is none.
     """
 
     tokens: tuple[int, ...]
     version: int | None
     room: int
+    rank: int | None
 
 
 class Questions:
@@ -38,22 +40,30 @@ class Questions:
     Args:
         engine: answers.
         template: renders.
-        pacer: makes ingest give way.
+        pacers: one per rank, which make ingest give way.
         limit: foreground questions in flight at most.
         limit_per_session: the same on one session.
         reserve: tokens of KV cache that streams leave free for questions.
     """
 
     def __init__(
-        self, engine: Engine, template: Template, pacer: Pacer, limit: int, limit_per_session: int, reserve: int
+        self,
+        engine: Engine,
+        template: Template,
+        pacers: Sequence[Pacer],
+        limit: int,
+        limit_per_session: int,
+        reserve: int,
     ) -> None:
         self._engine = engine
         self._template = template
-        self._pacer = pacer
+        self._pacers = pacers
         self._limit = limit
         self._limit_per_session = limit_per_session
         self._reserve = reserve
         self.running = 0
+        # Requests that run, by rank.
+        self._busy = [0] * engine.facts.ranks
 
     def encode(self, text: str) -> tuple[int, ...]:
         """A question's tokens; untrusted text."""
@@ -85,7 +95,7 @@ class Questions:
     @property
     def waiting(self) -> int:
         """Foreground questions without a first token yet."""
-        return self._pacer.waiting
+        return sum(pacer.waiting for pacer in self._pacers)
 
     @property
     def eos_id(self) -> int:
@@ -142,7 +152,7 @@ class Questions:
                 "shorten it, or start the server with a larger --kv-cache-gb",
                 param="prompt",
             )
-        return Prompt(tokens, snapshot.version, room)
+        return Prompt(tokens, snapshot.version, room, session.rank)
 
     @contextmanager
     def foreground(self, session: Session | None) -> Iterator[None]:
@@ -204,9 +214,8 @@ class Questions:
             constraint=reader.constraint,
             keep_markup=reader.keep_markup,
         )
-        run = self._ask if priority == Priority.FOREGROUND else self._engine.generate
         return Reply(
-            run(prompt.tokens, sampling, priority),
+            self._run(prompt, sampling, priority),
             reader,
             prompt_tokens=len(prompt.tokens),
             held_tokens=len(prompt.tokens) if held_tokens is None else held_tokens,
@@ -217,12 +226,18 @@ class Questions:
             settle=settle or (lambda _: prompt.version),
         )
 
-    async def _ask(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
-        with self._pacer.question() as question:
-            async with aclosing(self._engine.generate(tokens, sampling, priority)) as pieces:
-                async for piece in pieces:
-                    question.first_token()
-                    yield piece
+    async def _run(self, prompt: Prompt, sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
+        rank = self._busy.index(min(self._busy)) if prompt.rank is None else prompt.rank
+        self._busy[rank] += 1
+        try:
+            with self._pacers[rank].question() if priority == Priority.FOREGROUND else nullcontext() as question:
+                async with aclosing(self._engine.generate(prompt.tokens, sampling, priority, rank)) as pieces:
+                    async for piece in pieces:
+                        if question is not None:
+                            question.first_token()
+                        yield piece
+        finally:
+            self._busy[rank] -= 1
 
 
 def check_alive(engine: Engine) -> None:

@@ -20,15 +20,19 @@ class Resident:
 
     Args:
         engine: holds.
-        pacer: shares the engine.
+        pacers: one per rank, which share the engine.
         priority: of reading.
+        rank: where.
     """
 
-    def __init__(self, engine: Engine, pacer: Pacer, priority: Priority = Priority.INGEST) -> None:
+    def __init__(
+        self, engine: Engine, pacers: Sequence[Pacer], priority: Priority = Priority.INGEST, *, rank: int = 0
+    ) -> None:
         self._engine = engine
-        self._pacer = pacer
+        self._pacer = pacers[rank]
         self._priority = priority
-        self._hold: Held = engine.hold(priority)
+        self.rank = rank
+        self._hold: Held = engine.hold(priority, rank)
         self.content: list[int] = []
 
     @property
@@ -78,7 +82,7 @@ class Resident:
         await self._hold.release()
 
     async def _begin(self, known: Sequence[int]) -> None:
-        fresh = self._engine.hold(self._priority)
+        fresh = self._engine.hold(self._priority, self.rank)
         if known:
             # Nearly nothing is computed here, so it takes a turn, but no time worth measuring.
             async with self._pacer.slice(1):
@@ -96,7 +100,7 @@ class Resident:
         except BaseException:
             # The hold is lost, and with it its blocks.
             await self.release()
-            self._hold = self._engine.hold(self._priority)
+            self._hold = self._engine.hold(self._priority, self.rank)
             raise
         self.content.extend(tokens)
 

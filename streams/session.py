@@ -46,6 +46,11 @@ class Ahead:
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     call: object = None
 
+    @property
+    def rank(self) -> int:
+        """Where it is held."""
+        return self.held.rank
+
 
 @dataclass(eq=False, slots=True)
 class Session:
@@ -120,6 +125,11 @@ class Session:
         self.last_used = self.last_used or self.created
         self.tally = Tally(self.type, windowed=self.windowed)
         self._free.set()
+
+    @property
+    def rank(self) -> int:
+        """Where the stream is held: the engine's rank that all its requests name."""
+        return self.held.rank
 
     @property
     def tokens(self) -> int:

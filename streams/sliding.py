@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from streams.engine.base import Engine
 from streams.errors import AskaheadError, EngineUnavailable, Unavailable
 from streams.pacer import Pacer
+from streams.ranks import Owner
 from streams.residency import Resident
 from streams.session import Session
 from streams.timeline import Eviction
@@ -36,13 +37,18 @@ class Move:
     task: asyncio.Task[None] = field(init=False)
     ending: bool = False
 
+    @property
+    def rank(self) -> int:
+        """Where it is held."""
+        return self.spare.rank
+
 
 class Sliding:
     """Moves windows; owns one task per window that moves.
 
     Args:
         engine: holds.
-        pacer: shares the engine.
+        pacers: one per rank, which share the engine.
         grant: sets what an owner may hold of the KV cache, in tokens. Raises Unavailable.
         moved: called with a session, and the tokens that were read for it, whenever its window has moved.
     """
@@ -50,13 +56,13 @@ class Sliding:
     def __init__(
         self,
         engine: Engine,
-        pacer: Pacer,
+        pacers: Sequence[Pacer],
         *,
-        grant: Callable[[object, int], None],
+        grant: Callable[[Owner, int], None],
         moved: Callable[[Session, int], None],
     ) -> None:
         self._engine = engine
-        self._pacer = pacer
+        self._pacers = pacers
         self._grant = grant
         self._moved = moved
         self._moves: dict[Session, Move] = {}
@@ -66,7 +72,7 @@ class Sliding:
         if session in self._moves or session.failure is not None:
             return
         if session.window.overdue(session.timeline, session.next_tokens, time.time()):
-            move = self._moves[session] = Move(Resident(self._engine, self._pacer))
+            move = self._moves[session] = Move(Resident(self._engine, self._pacers, rank=session.rank))
             move.task = asyncio.create_task(self._run(session, move), name=f"window-{session.id}")
 
     def moving(self, session: Session) -> bool:
@@ -157,7 +163,7 @@ class Sliding:
         self._granted(session, session.committed)
         self._moved(session, read)
 
-    def _granted(self, owner: object, tokens: int) -> bool:
+    def _granted(self, owner: Owner, tokens: int) -> bool:
         try:
             self._grant(owner, tokens)
         except Unavailable:

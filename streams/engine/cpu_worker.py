@@ -56,7 +56,16 @@ class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
 
 
 class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
-    """vLLM's CPU worker with per-request log-probabilities and seeds, which never outlives the server."""
+    """vLLM's CPU worker with per-request log-probabilities and seeds, which never outlives the server.
+
+    Ranks of one machine keep to cores of their own, and so to the memory that is near them.
+    """
+
+    def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        parallel = vllm_config.parallel_config
+        if parallel.world_size == 1 and parallel.data_parallel_rank_local is not None:
+            _keep_to_share(parallel.data_parallel_rank_local)
+        super().__init__(vllm_config, *args, **kwargs)
 
     def init_device(self) -> None:
         super().init_device()
@@ -64,6 +73,14 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         self.model_runner.sampler = _RowSampler(sampler.logprobs_mode, sampler.use_fp64_gumbel)
         _rewind_by_state(self.model_runner, self.model_runner.sampler)
         _exit_with_parent()
+
+
+def _keep_to_share(rank: int) -> None:
+    """Bind this thread, and those that it starts, to as many cores as the rank has threads, if there are so many."""
+    threads = int(os.environ["OMP_NUM_THREADS"])
+    share = sorted(os.sched_getaffinity(0))[rank * threads : (rank + 1) * threads]
+    if len(share) == threads:
+        os.sched_setaffinity(0, share)
 
 
 def _rewind_by_state(runner: Any, sampler: _RowSampler) -> None:

@@ -16,11 +16,14 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
+from pydantic import ValidationError
+
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
 from streams.engine.dialect import VllmDialect, hush_parsers
+from streams.engine.leash import Leash
 from streams.engine.tokenizer import HfTokenizer
 from streams.engine.vllm_requests import asking, piece, reading
-from streams.engine.vllm_start import EngineOptions, start
+from streams.engine.vllm_start import EngineOptions, Parallel, start
 from streams.errors import (
     AskaheadError,
     Conflict,
@@ -31,21 +34,23 @@ from streams.errors import (
 )
 from streams.waiting import uninterrupted
 
-__all__ = ["EngineOptions", "VllmEngine", "VllmHeld"]
+__all__ = ["EngineOptions", "Parallel", "VllmEngine", "VllmHeld"]
 
 _RESTART_SECONDS = 30.0
 _RELEASE_TIMEOUT = 30.0
 
 
 class VllmEngine:
-    """An :class:`~streams.engine.base.Engine`. The model runs in a process of its own.
+    """An :class:`~streams.engine.base.Engine`. Each rank of the model runs in a process of its own.
+
+    When one rank dies, vLLM ends them all.
 
     A request that names ``logprob_token_ids`` is told the log-probabilities of these and of the sampled token, in
     place of ``top_logprobs``.
     """
 
     def __init__(self, llm: Any, tokenizer: HfTokenizer, dialect: VllmDialect, name: str) -> None:
-        cache = llm.vllm_config.cache_config
+        cache, ranks = llm.vllm_config.cache_config, llm.vllm_config.parallel_config.data_parallel_size
         self._llm = llm
         self._tokenizer = tokenizer
         self._dialect = dialect
@@ -53,9 +58,11 @@ class VllmEngine:
             name=name,
             context=llm.model_config.max_model_len,
             block_size=cache.block_size,
-            # One block is vLLM's null block, which holds no tokens.
-            kv_capacity=(cache.num_gpu_blocks - 1) * cache.block_size,
+            # vLLM adds up the blocks of all ranks. One of each is its null block, which holds no tokens.
+            kv_capacity=(cache.num_gpu_blocks // ranks - 1) * cache.block_size,
+            ranks=ranks,
         )
+        self._leash = Leash(_processes(llm))
         self._closed = False
         self._serial = itertools.count(1)
 
@@ -103,11 +110,11 @@ class VllmEngine:
     def dead(self) -> bool:
         return self._closed or self._llm.errored
 
-    def hold(self, priority: Priority = Priority.INGEST) -> VllmHeld:
-        return VllmHeld(self, priority)
+    def hold(self, priority: Priority = Priority.INGEST, rank: int = 0) -> VllmHeld:
+        return VllmHeld(self, priority, rank)
 
     async def generate(
-        self, tokens: Sequence[int], sampling: Sampling, priority: Priority
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
     ) -> AsyncGenerator[Piece, None]:
         """See :meth:`streams.engine.base.Engine.generate`.
 
@@ -128,6 +135,7 @@ class VllmEngine:
                 asking(sampling),
                 f"ask-{next(self._serial)}",
                 priority,
+                rank,
                 reasoning_ended=sampling.constraint is None or not sampling.constraint.after_reasoning,
             )
             async with aclosing(outputs):
@@ -147,6 +155,7 @@ class VllmEngine:
         self._llm.engine_core.resources.ctx.destroy(linger=0)
         # Its finalizer would shut down once more, and fail where the interpreter has begun to take modules apart.
         self._llm.shutdown = lambda: None
+        self._leash.release()
 
     def _request(
         self,
@@ -154,6 +163,7 @@ class VllmEngine:
         params: Any,
         request_id: str,
         priority: Priority,
+        rank: int,
         reasoning_ended: bool | None = None,
     ) -> AsyncGenerator[Any, None]:
         from vllm.inputs import tokens_input
@@ -162,7 +172,12 @@ class VllmEngine:
             raise self._unavailable()
         source = tokens_input(prompt) if isinstance(prompt, list) else prompt
         outputs: AsyncGenerator[Any, None] = self._llm.generate(
-            source, params, request_id, priority=int(priority), reasoning_ended=reasoning_ended
+            source,
+            params,
+            request_id,
+            priority=int(priority),
+            data_parallel_rank=rank,
+            reasoning_ended=reasoning_ended,
         )
         return outputs
 
@@ -196,9 +211,10 @@ class VllmHeld:
     only be released.
     """
 
-    def __init__(self, engine: VllmEngine, priority: Priority) -> None:
+    def __init__(self, engine: VllmEngine, priority: Priority, rank: int) -> None:
         self._engine = engine
         self._priority = priority
+        self._rank = rank
         self._tokens = 0
         self._cached = 0
         self._chunks: asyncio.Queue[list[int]] = asyncio.Queue(maxsize=1)
@@ -236,7 +252,7 @@ class VllmHeld:
                 with self._engine._translated():
                     if self._outputs is None:
                         self._outputs = self._engine._request(
-                            self._feed(), reading(), f"hold-{next(self._engine._serial)}", self._priority
+                            self._feed(), reading(), f"hold-{next(self._engine._serial)}", self._priority, self._rank
                         )
                     self._chunks.put_nowait(list(tokens))
                     output = await anext(self._outputs)
@@ -278,7 +294,16 @@ class VllmHeld:
             yield StreamingInput(prompt=tokens_input(await self._chunks.get()))
 
 
+def _processes(llm: Any) -> list[int]:
+    """Ids of vLLM's processes on this machine."""
+    resources = llm.engine_core.resources
+    processes = list(getattr(resources.engine_manager, "processes", ()))
+    if resources.coordinator is not None:
+        processes.append(resources.coordinator.proc)
+    return [process.pid for process in processes]
+
+
 def _sentence(exc: BaseException) -> str:
     """The first line of an exception's message, or its class where it has none."""
-    text = str(exc).strip()
+    text = str(exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else exc).strip()
     return text.splitlines()[0] if text else type(exc).__name__
