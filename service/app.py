@@ -29,6 +29,7 @@ from service.auth import auth_middleware
 from service.budget import BodyBudget
 from service.core import CORE, Core
 from service.cors import add_cors_headers, cors_middleware
+from service.engine import engine_options
 from service.errors import error_middleware, stamp_response
 from service.keys import BODIES, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.metrics import Metrics, http_metrics
@@ -37,7 +38,7 @@ from service.settings import Settings
 from service.valkey import embedded_valkey
 from streams.engine.base import Engine
 from streams.engine.supervisor import Supervisor
-from streams.engine.vllm import EngineOptions, VllmEngine
+from streams.engine.vllm import VllmEngine
 from streams.errors import AskaheadError
 from streams.models import DEFAULT_MODEL, resolve
 
@@ -133,20 +134,7 @@ def _load_model(settings: Settings, card: ModelCard) -> Engine:
     resolved = resolve(settings.model, data_dir=settings.data_dir, progress=log.info)
     card.name = resolved.name
     log.info("loading %s", resolved.name)
-    sequences = settings.max_sessions + settings.max_questions + settings.flash_concurrency
-    return VllmEngine.load(
-        EngineOptions(
-            model=resolved.path,
-            name=resolved.name,
-            context=settings.context or None,
-            dtype=settings.dtype,
-            kv_cache_bytes=None if settings.kv_cache_gb is None else int(settings.kv_cache_gb * 2**30),
-            threads=settings.threads,
-            max_num_seqs=sequences,
-            tool_parser=settings.tool_parser,
-            reasoning_parser=settings.reasoning_parser,
-        )
-    )
+    return VllmEngine.load(engine_options(settings, resolved))
 
 
 def _gauges(app: web.Application) -> dict[str, float]:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from vllm.utils.cpu_resource_utils import parse_id_list
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
@@ -76,11 +77,10 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
 
 
 def _keep_to_share(rank: int) -> None:
-    """Bind this thread, and those that it starts, to as many cores as the rank has threads, if there are so many."""
-    threads = int(os.environ["OMP_NUM_THREADS"])
-    share = sorted(os.sched_getaffinity(0))[rank * threads : (rank + 1) * threads]
-    if len(share) == threads:
-        os.sched_setaffinity(0, share)
+    """Bind this thread, and those that it starts, to the rank's cores. vLLM does it for workers apart only."""
+    shares = os.environ["VLLM_CPU_OMP_THREADS_BIND"].split("|")
+    if len(shares) > rank:
+        os.sched_setaffinity(0, parse_id_list(shares[rank]))
 
 
 def _rewind_by_state(runner: Any, sampler: _RowSampler) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -172,17 +173,20 @@ def configured(
             "enforce_eager": True,
             "worker_cls": "streams.engine.cpu_worker.Worker",
         }
-        if options.parallel.workers == 1:
-            arguments["distributed_executor_backend"] = "uni"
         environment |= {
             # Lets the model run in the engine's process itself: a worker apart busy-waits a second after every step.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "OMP_NUM_THREADS": str(options.threads or max(1, _cores() // here)),
+            "OMP_NUM_THREADS": str(options.threads or max(1, len(_cores()) // here)),
             # One helper of vLLM's sampler is compiled even in eager mode, on the first request, in twelve seconds.
             "TORCH_COMPILE_DISABLE": "1",
             "TORCH_CPP_LOG_LEVEL": "ERROR",
             "PYTHONWARNINGS": "ignore",
         }
+        if options.parallel.workers == 1:
+            arguments["distributed_executor_backend"] = "uni"
+        if here * options.parallel.workers > 1:
+            # Of itself vLLM wants a NUMA node for each worker.
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = _shares(here * options.parallel.workers, options.threads)
         if options.threads is not None:
             os.environ.pop("OMP_NUM_THREADS", None)
     with _environment(environment), _interrupts_blocked():
@@ -236,8 +240,16 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+
+
+def _shares(workers: int, threads: int | None) -> str:
+    """The cores of each worker, as vLLM wants them. Where there are too few, workers share them."""
+    cores = _cores()
+    size = threads or max(1, len(cores) // workers)
+    spread = itertools.cycle(map(str, cores))
+    return "|".join(",".join(itertools.islice(spread, min(size, len(cores)))) for _ in range(workers))
 
 
 def _available_memory() -> int:
