@@ -62,7 +62,8 @@ class VllmEngine:
             kv_capacity=(cache.num_gpu_blocks // ranks - 1) * cache.block_size,
             ranks=ranks,
         )
-        self._leash = Leash(_processes(llm))
+        self._processes = _processes(llm)
+        self._leash = Leash(self.processes)
         self._closed = False
         self._serial = itertools.count(1)
 
@@ -110,6 +111,11 @@ class VllmEngine:
     def dead(self) -> bool:
         return self._closed or self._llm.errored
 
+    @property
+    def processes(self) -> list[int]:
+        """Ids of vLLM's processes on this machine: the ranks, in order, and what else it starts."""
+        return [process.pid for process in self._processes]
+
     def hold(self, priority: Priority = Priority.INGEST, rank: int = 0) -> VllmHeld:
         return VllmHeld(self, priority, rank)
 
@@ -150,12 +156,17 @@ class VllmEngine:
             # It would report the end of the engine's process as an error.
             self._llm.output_handler.cancel()
             await asyncio.wait([self._llm.output_handler], timeout=_RELEASE_TIMEOUT)
-        await asyncio.to_thread(self._llm.shutdown)
+        await asyncio.to_thread(self._shut_down)
         # vLLM leaves its sockets' context, two threads and all, to the garbage collector.
         self._llm.engine_core.resources.ctx.destroy(linger=0)
         # Its finalizer would shut down once more, and fail where the interpreter has begun to take modules apart.
         self._llm.shutdown = lambda: None
         self._leash.release()
+
+    def _shut_down(self) -> None:
+        self._llm.shutdown()
+        for process in self._processes:
+            process.join(_RELEASE_TIMEOUT)  # vLLM does not wait for what it has killed
 
     def _request(
         self,
@@ -294,13 +305,10 @@ class VllmHeld:
             yield StreamingInput(prompt=tokens_input(await self._chunks.get()))
 
 
-def _processes(llm: Any) -> list[int]:
-    """Ids of vLLM's processes on this machine."""
+def _processes(llm: Any) -> list[Any]:
     resources = llm.engine_core.resources
     processes = list(getattr(resources.engine_manager, "processes", ()))
-    if resources.coordinator is not None:
-        processes.append(resources.coordinator.proc)
-    return [process.pid for process in processes]
+    return processes if resources.coordinator is None else [*processes, resources.coordinator.proc]
 
 
 def _sentence(exc: BaseException) -> str:
