@@ -16,14 +16,13 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
-from pydantic import ValidationError
-
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
 from streams.engine.dialect import VllmDialect, hush_parsers
 from streams.engine.leash import Leash
+from streams.engine.lifeline import Lifelines
 from streams.engine.tokenizer import HfTokenizer
 from streams.engine.vllm_requests import asking, piece, reading
-from streams.engine.vllm_start import EngineOptions, Parallel, start
+from streams.engine.vllm_start import EngineOptions, Parallel, sentence, start
 from streams.errors import (
     AskaheadError,
     Conflict,
@@ -50,7 +49,8 @@ class VllmEngine:
     """
 
     def __init__(self, llm: Any, tokenizer: HfTokenizer, dialect: VllmDialect, name: str) -> None:
-        cache, ranks = llm.vllm_config.cache_config, llm.vllm_config.parallel_config.data_parallel_size
+        cache, parallel = llm.vllm_config.cache_config, llm.vllm_config.parallel_config
+        ranks = parallel.data_parallel_size
         self._llm = llm
         self._tokenizer = tokenizer
         self._dialect = dialect
@@ -64,6 +64,11 @@ class VllmEngine:
         )
         self._processes = _processes(llm)
         self._leash = Leash(self.processes)
+        self._lifelines: Lifelines | None = None
+        if parallel.data_parallel_size_local < ranks and parallel.data_parallel_backend == "mp":
+            self._lifelines = Lifelines(
+                parallel.data_parallel_master_ip, parallel.data_parallel_rpc_port, self._lose_machine
+            )
         self._closed = False
         self._serial = itertools.count(1)
 
@@ -83,7 +88,7 @@ class VllmEngine:
         except AskaheadError:
             raise
         except Exception as exc:
-            raise ModelError(f"The model in {options.model} cannot be loaded: {_sentence(exc)}") from exc
+            raise ModelError(f"The model in {options.model} cannot be loaded: {sentence(exc)}") from exc
 
     @staticmethod
     def abort_load() -> None:
@@ -156,12 +161,20 @@ class VllmEngine:
             # It would report the end of the engine's process as an error.
             self._llm.output_handler.cancel()
             await asyncio.wait([self._llm.output_handler], timeout=_RELEASE_TIMEOUT)
+        if self._lifelines is not None:
+            self._lifelines.close()
         await asyncio.to_thread(self._shut_down)
         # vLLM leaves its sockets' context, two threads and all, to the garbage collector.
         self._llm.engine_core.resources.ctx.destroy(linger=0)
         # Its finalizer would shut down once more, and fail where the interpreter has begun to take modules apart.
         self._llm.shutdown = lambda: None
         self._leash.release()
+
+    def _lose_machine(self) -> None:
+        """Do as vLLM does when a process of its own has died."""
+        core = self._llm.engine_core
+        core.resources.engine_dead = True
+        core.shutdown()
 
     def _shut_down(self) -> None:
         self._llm.shutdown()
@@ -309,9 +322,3 @@ def _processes(llm: Any) -> list[Any]:
     resources = llm.engine_core.resources
     processes = list(getattr(resources.engine_manager, "processes", ()))
     return processes if resources.coordinator is None else [*processes, resources.coordinator.proc]
-
-
-def _sentence(exc: BaseException) -> str:
-    """The first line of an exception's message, or its class where it has none."""
-    text = str(exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else exc).strip()
-    return text.splitlines()[0] if text else type(exc).__name__

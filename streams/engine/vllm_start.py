@@ -12,6 +12,8 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from streams.errors import ModelError
 
 _GIB = 1 << 30
@@ -264,3 +266,9 @@ def _cpu_dtype() -> str:
     flags = Path("/proc/cpuinfo")
     native = {"avx512_bf16", "amx_bf16", "bf16"}
     return "bfloat16" if flags.exists() and native & set(flags.read_text().split()) else "float32"
+
+
+def sentence(exc: BaseException) -> str:
+    """The first line of an exception's message, or its class where it has none."""
+    text = str(exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else exc).strip()
+    return text.splitlines()[0] if text else type(exc).__name__
