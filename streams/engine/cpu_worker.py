@@ -78,8 +78,9 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
 
 def _keep_to_share(rank: int) -> None:
     """Bind this thread, and those that it starts, to the rank's cores. vLLM does it for workers apart only."""
-    shares = os.environ["VLLM_CPU_OMP_THREADS_BIND"].split("|")
-    if len(shares) > rank:
+    # Not set where the machine has one rank; "auto" and "nobind" name no cores.
+    shares = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "").split("|")
+    if len(shares) > rank and shares[rank][:1].isdigit():
         os.sched_setaffinity(0, parse_id_list(shares[rank]))
 
 
