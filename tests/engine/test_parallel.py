@@ -18,6 +18,9 @@ from streams.manager import Limits, Manager
 from streams.session import Session
 from tests.engine.test_engine import data
 
+# Two loads, on a machine that may do other things.
+pytestmark = pytest.mark.timeout(600)
+
 QUESTION = "Which reading is the highest?"
 
 

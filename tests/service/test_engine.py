@@ -29,6 +29,7 @@ async def ask(engine: VllmEngine, prompt: list[int], rank: int) -> tuple[list[in
     return [token for piece in pieces for token in piece.token_ids], pieces[-1].cached_tokens
 
 
+@pytest.mark.timeout(600)
 async def test_a_rank_on_another_machine(model_path: Path, tmp_path: Path) -> None:
     with second_machine() as (there, address):
         settings = Settings(
