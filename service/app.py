@@ -31,6 +31,7 @@ from service.auth import auth_middleware
 from service.budget import BodyBudget
 from service.core import CORE, Core
 from service.cors import add_cors_headers, cors_middleware
+from service.engine import engine_options
 from service.errors import error_middleware, stamp_response
 from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.metrics import Metrics, http_metrics
@@ -166,20 +167,7 @@ def _load_model(settings: Settings, card: ModelCard, again: EngineOptions | None
     resolved = resolve(settings.model, data_dir=settings.data_dir, progress=log.info)
     card.name = resolved.name
     log.info("loading %s", resolved.name)
-    sequences = settings.max_sessions + settings.max_questions + settings.flash_concurrency
-    return VllmEngine.load(
-        EngineOptions(
-            model=resolved.path,
-            name=resolved.name,
-            context=settings.context or None,
-            dtype=settings.dtype,
-            kv_cache_bytes=None if settings.kv_cache_gb is None else int(settings.kv_cache_gb * 2**30),
-            threads=settings.threads,
-            max_num_seqs=sequences,
-            tool_parser=settings.tool_parser,
-            reasoning_parser=settings.reasoning_parser,
-        )
-    )
+    return VllmEngine.load(engine_options(settings, resolved))
 
 
 def _gauges(app: web.Application) -> dict[str, float]:

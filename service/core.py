@@ -212,7 +212,7 @@ class Core:
             return
         self._back = True
         facts = engine.facts
-        logger.info("ready: %s, context %d, KV cache %d tokens", facts.name, facts.context, facts.kv_capacity)
+        logger.info("ready: %s, context %d, KV cache %d tokens", facts.name, facts.context, manager.budget.capacity)
 
     def _lost(self, session_id: str) -> None:
         if self._ownership is not None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, JsonValue, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, JsonValue, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from streams.store_url import parse as parse_redis_url
@@ -87,14 +87,19 @@ class Settings(BaseSettings):
     kv_cache_gb: float | None = _setting(
         "Model",
         None,
-        "Memory for the KV cache, in GiB; bounds how many tokens stay resident over all sessions. Unset: sized from"
-        " free memory.",
+        "Memory for the KV cache of each rank, in GiB; bounds how many tokens stay resident over its sessions. Unset:"
+        " sized from free memory.",
         gt=0,
         le=65_536,
         allow_inf_nan=False,
     )
     threads: int | None = _setting(
-        "Model", None, "CPU threads of the engine. Unset: every core this process may use.", ge=1, le=1024
+        "Model",
+        None,
+        "CPU threads of each rank. Unset: its share of the cores this process may use, all of them if it is the only"
+        " one.",
+        ge=1,
+        le=1024,
     )
     tool_parser: str | None = _setting(
         "Model",
@@ -214,6 +219,54 @@ class Settings(BaseSettings):
         " more; together they stay within the 15 s after which careful orchestrators kill.",
         ge=0,
         le=600,
+    )
+
+    # Parallelism
+    data_parallel_size: int = _setting(
+        "Parallelism",
+        1,
+        "Ranks: copies of the model, each with a KV cache of its own. A session stays on one of them, so more ranks"
+        " serve more sessions at once.",
+        ge=1,
+        le=1024,
+    )
+    tensor_parallel_size: int = _setting(
+        "Parallelism",
+        1,
+        "Workers of each rank that share every layer, for a model that one GPU cannot hold or is too slow for. Must"
+        " divide the model's attention heads.",
+        ge=1,
+        le=1024,
+    )
+    pipeline_parallel_size: int = _setting(
+        "Parallelism", 1, "Workers of each rank that share its layers among each other.", ge=1, le=1024
+    )
+    data_parallel_address: str | None = _setting(
+        "Parallelism",
+        None,
+        "Address of the server's machine as the others reach it. The engine's traffic is neither encrypted nor"
+        " authenticated: let it be one of a network of their own. Unset: loopback.",
+        min_length=1,
+    )
+    data_parallel_size_local: int | None = _setting(
+        "Parallelism",
+        None,
+        "Ranks on this machine; other machines run `askahead engine` for the rest. Unset: all of them.",
+        ge=0,
+        le=1024,
+    )
+    data_parallel_rpc_port: int | None = _setting(
+        "Parallelism",
+        None,
+        "Port at which the server waits for the ranks of other machines. Unset: 29550.",
+        ge=1,
+        le=65_535,
+    )
+    data_parallel_backend: Literal["mp", "ray"] = _setting(
+        "Parallelism",
+        "mp",
+        "Who starts the ranks of other machines. mp: `askahead engine` there. ray: the Ray cluster that the server"
+        " runs in.",
     )
 
     # Sessions
@@ -401,6 +454,16 @@ class Settings(BaseSettings):
     def _context_is_useful(cls, value: int | None) -> int | None:
         if value is not None and 0 < value < 256:
             raise ValueError("must be 0 (the model's trained length) or at least 256 tokens")
+        return value
+
+    @field_validator("data_parallel_size_local")
+    @classmethod
+    def _other_ranks_find_the_server(cls, value: int | None, info: ValidationInfo) -> int | None:
+        ranks = info.data.get("data_parallel_size", 1)
+        if value is not None and value > ranks:
+            raise ValueError(f"must be at most --data-parallel-size, which is {ranks}")
+        if value is not None and value < ranks and info.data.get("data_parallel_address") is None:
+            raise ValueError("leaves ranks to other machines, which need --data-parallel-address to find the server")
         return value
 
     @field_validator("api_key")

@@ -100,9 +100,9 @@ class Chat:
         engine: answers.
         template: renders.
         questions: admits requests and runs them.
-        pacer: shares the engine.
+        pacers: one per rank, which share the engine.
         reserve: tokens of KV cache that streams leave free.
-        holding: has room.
+        holdings: one per rank, which have room.
         log: where a turn is written first.
         turned: called with a session whenever a turn of it was settled.
     """
@@ -112,19 +112,19 @@ class Chat:
         engine: Engine,
         template: Template,
         questions: Questions,
-        pacer: Pacer,
+        pacers: Sequence[Pacer],
         *,
         reserve: int,
-        holding: Holding,
+        holdings: Sequence[Holding],
         log: Log,
         turned: Callable[[Session], None],
     ) -> None:
         self._engine = engine
         self._template = template
         self._questions = questions
-        self._pacer = pacer
+        self._pacers = pacers
         self._reserve = reserve
-        self._holding = holding
+        self._holdings = holdings
         self._log = log
         self._turned = turned
 
@@ -160,7 +160,7 @@ class Chat:
             with session.turn():
                 if session.ahead is not None:
                     session.ahead.call = None
-                self._holding.forgo(session)
+                self._holdings[session.rank].forgo(session)
                 # The ingest loop steps aside between two slices.
                 async with (
                     self._log.changing(session, _FREE_SECONDS),
@@ -175,7 +175,7 @@ class Chat:
         room = min(facts.context, self._reserve - facts.block_size) - len(prompt)
         self._check_room(len(prompt), room)
         reply = self._questions.reply(
-            Prompt(prompt, None, room), sampling, conversation=conversation, shape=shape, held_tokens=0
+            Prompt(prompt, None, room, None), sampling, conversation=conversation, shape=shape, held_tokens=0
         )
         async with aclosing(reply):
             yield reply
@@ -192,13 +192,14 @@ class Chat:
         room = self._engine.facts.context - 1 - len(prompt) - len(plan.following)
         self._check_room(len(prompt), room)
         # What a reply may need is asked for as it comes, as far as a stream that is alone may grow.
-        granted = max(len(prompt), min(len(prompt) + _GROWTH, self._holding.budget.limit))
+        holding = self._holdings[session.rank]
+        granted = max(len(prompt), min(len(prompt) + _GROWTH, holding.budget.limit))
 
         def grow(tokens: int) -> bool:
             nonlocal granted
             needed = len(prompt) + tokens + len(plan.following)
             if needed >= granted:
-                if not self._holding.grow(session.held, granted + _GROWTH):
+                if not holding.grow(session.held, granted + _GROWTH):
                     return False
                 granted += _GROWTH
             return True
@@ -210,7 +211,7 @@ class Chat:
         held = _held(session, prompt)
         try:
             reply = self._questions.reply(
-                Prompt(prompt, session.version, room),
+                Prompt(prompt, session.version, room, session.rank),
                 sampling,
                 conversation=conversation,
                 shape=shape,
@@ -219,7 +220,7 @@ class Chat:
                 settle=settle,
             )
             async with (
-                self._holding.room(session, lambda: granted, timeout=_ROOM_SECONDS, param="messages"),
+                holding.room(session, lambda: granted, timeout=_ROOM_SECONDS, param="messages"),
                 aclosing(reply),
             ):
                 yield reply
@@ -271,7 +272,7 @@ class Chat:
             plan = await self._plan(session, conversation, warm=True)
             goal, facts = plan.prompt, self._engine.facts
             self._check_room(len(goal), facts.context - 1 - len(goal))
-            ahead = session.ahead or Ahead(Resident(self._engine, self._pacer, Priority.WARM))
+            ahead = session.ahead or Ahead(Resident(self._engine, self._pacers, Priority.WARM, rank=session.rank))
             held = _held(session, goal)
             if session.held.covers(goal) or ahead.held.covers(goal):
                 return Warmed("covered", len(goal), len(goal), 0, 0, session.version)
@@ -286,7 +287,7 @@ class Chat:
                 if stop():
                     return Warmed("cancelled", len(goal), held, 0, 0, session.version)
                 known = max(shared, _computed(session, goal))
-                async with self._holding.spare(session, ahead.held, len(goal) - shared) as room:
+                async with self._holdings[session.rank].spare(session, ahead.held, len(goal) - shared) as room:
                     if not room:
                         raise full()
                     done = await ahead.held.read(goal, computed=known, stop=stop)
@@ -310,7 +311,7 @@ class Chat:
         """Give back what a warm turn has read."""
         ahead.call = None
         async with ahead.reading:
-            await self._holding.release(ahead.held)
+            await self._holdings[ahead.held.rank].release(ahead.held)
 
     # Rendering
 

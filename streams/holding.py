@@ -36,13 +36,13 @@ class _Claim:
 
 
 class Holding:
-    """Shares the KV cache among what is resident.
+    """Shares the KV cache of one rank among what is resident there.
 
     At rest each owner is granted what it holds; more while it is in use.
 
     Args:
         budget: what all may hold.
-        sessions: the live ones.
+        sessions: the live ones on this rank.
         free_while_asked: a stream may be let go while a question over it runs: the reserve has room for any prompt.
     """
 

@@ -7,10 +7,10 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from streams.budget import Budget
 from streams.chat import Chat
 from streams.engine.base import Engine
 from streams.entries import EntryType
@@ -29,6 +29,7 @@ from streams.listening import Listener, Listeners
 from streams.log import Log, Options
 from streams.pacer import Pacer, SlicePolicy
 from streams.questions import Questions
+from streams.ranks import RankBudgets
 from streams.reading import Reading
 from streams.records import Dropped, Froze, Pushed
 from streams.recovery import Stored, rebuild
@@ -84,39 +85,42 @@ class Manager:
         self.engine = engine
         self.limits = limits
         self._log = log
-        self._pacer = Pacer(limits.slices)
+        self._pacers = tuple(Pacer(limits.slices) for _ in range(facts.ranks))
         self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
         reserve = min(facts.context, facts.kv_capacity // 2)
-        self.budget: Budget[Resident] = Budget(facts.kv_capacity, reserve, facts.block_size)
+        self.budget: RankBudgets[Resident] = RankBudgets(facts, reserve)
         self._sessions: dict[str, Session] = {}
-        self._holding = Holding(self.budget, self._sessions.values, free_while_asked=reserve >= facts.context)
+        self._holdings = tuple(
+            Holding(budget, partial(self._on_rank, rank), free_while_asked=reserve >= facts.context)
+            for rank, budget in enumerate(self.budget.ranks)
+        )
         self.room = Room(facts.context)
         self._template = Template(engine.tokenizer, engine.dialect)
         self._intake = Intake(engine.tokenizer, min(limits.entry_bytes, limits.queue_bytes))
         self.questions = Questions(
             engine,
             self._template,
-            self._pacer,
+            self._pacers,
             limits.questions,
             limits.questions_per_session,
             reserve,
-            rested=self._holding.serve,
+            rested=lambda rank: self._holdings[rank].serve(),
         )
         self.chat = Chat(
             engine,
             self._template,
             self.questions,
-            self._pacer,
+            self._pacers,
             reserve=reserve,
-            holding=self._holding,
+            holdings=self._holdings,
             log=log,
             turned=self._listeners.turned,
         )
-        self._sliding = Sliding(engine, self._pacer, holding=self._holding, log=log, moved=self._listeners.moved)
-        self._reading = Reading(engine, self._holding, self.chat, self._sliding, log, self._listeners)
-        # Of sessions that are there, on their way, or not quite gone.
-        self._names: set[str] = set()
+        self._sliding = Sliding(engine, self._pacers, holdings=self._holdings, log=log, moved=self._listeners.moved)
+        self._reading = Reading(engine, self._holdings, self.chat, self._sliding, log, self._listeners)
+        # Sessions that are there, on their way, or not quite gone.
+        self._known: dict[str, Session] = {}
         self._fingerprint = self._template.fingerprint(facts.name)
         self._endings: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -141,7 +145,8 @@ class Manager:
             await asyncio.gather(*self._endings, return_exceptions=True)
         await self._reading.stop(*self._sessions.values())
         await asyncio.gather(*map(self._release, self._sessions.values()))
-        await self._holding.stop()
+        for holding in self._holdings:
+            await holding.stop()
 
     def listen(self, listener: Listener) -> None:
         """Tell ``listener`` of every new session, every settled version and every deleted session from now on."""
@@ -173,9 +178,9 @@ class Manager:
             InvalidInput: the template takes no system prompt, or the window is too large or too small.
             ContextLengthExceeded: the system prompt leaves no room for data.
         """
-        if session_id is not None and session_id in self._names:
+        if session_id is not None and session_id in self._known:
             raise exists(session_id)
-        if len(self._names) >= self.limits.sessions:
+        if len(self._known) >= self.limits.sessions:
             raise Conflict(
                 f"{self.limits.sessions} sessions are live, which is this server's limit; delete one first",
                 code="session_limit",
@@ -187,14 +192,14 @@ class Manager:
         options = Options(time.time(), self._fingerprint, system, type, window, pre_decode, labels)
         session = self._make(session_id, options)
         if system is not None:
-            self._holding.check(head, "system")
+            self._holdings[session.rank].check(head, "system")
             session.begin()
-        self._names.add(session_id)
+        self._known[session_id] = session
         try:
             # A client that hangs up must not leave one that nobody has.
             await uninterrupted(self._log.begin(session_id, options))
         except BaseException:
-            self._names.discard(session_id)
+            self._known.pop(session_id, None)
             raise
         self._start(session)
         session.wake()
@@ -202,11 +207,12 @@ class Manager:
         return session
 
     def _make(self, session_id: str, options: Options) -> Session:
+        rank = self.budget.place((other.rank, other.committed) for other in self._known.values())
         return Session(
             id=session_id,
             frame=self._template.question_frame(options.system),
             queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
-            held=Resident(self.engine, self._pacer),
+            held=Resident(self.engine, self._pacers, rank=rank),
             system=options.system,
             type=options.type,
             window=options.window,
@@ -214,6 +220,9 @@ class Manager:
             labels=options.labels,
             created=options.created,
         )
+
+    def _on_rank(self, rank: int) -> Iterator[Session]:
+        return (session for session in self._sessions.values() if session.rank == rank)
 
     def _start(self, session: Session) -> None:
         self._sessions[session.id] = session
@@ -232,12 +241,12 @@ class Manager:
             await asyncio.to_thread(rebuild, session, stored)
         except (TypeError, KeyError, IndexError) as error:
             raise ValueError(f"its log is damaged: {error}") from error
-        self._names.add(session_id)
+        self._known[session_id] = session
         try:
             # Nobody sees it before all of it is back.
             await self._listeners.adopted(session)
         except BaseException:
-            self._names.discard(session_id)
+            self._known.pop(session_id, None)
             raise
         self._start(session)
         if session.pending:
@@ -250,7 +259,7 @@ class Manager:
 
     def knows(self, session_id: str) -> bool:
         """Whether there is a session of that name, or will be, or was a moment ago."""
-        return session_id in self._names
+        return session_id in self._known
 
     def forget(self, session_id: str) -> None:
         """A session is another server's by now: nothing of it is kept here, and nothing of it is changed."""
@@ -308,7 +317,7 @@ class Manager:
             await self._release(session)
         finally:
             # Even if the engine does not react, the session is over.
-            self.budget.release(session.held)
+            self.budget.ranks[session.rank].release(session.held)
             session.advance()
             try:
                 await (self._listeners.lost(session) if lost else self._listeners.deleted(session))
@@ -317,12 +326,12 @@ class Manager:
             finally:
                 # The name stays taken until nothing of the old session is left.
                 del self._sessions[session.id]
-                self._names.discard(session.id)
+                self._known.pop(session.id, None)
 
     async def _release(self, session: Session) -> None:
         if session.ahead is not None:
             await self.chat.release(session.ahead)
-        await self._holding.release(session.held)
+        await self._holdings[session.rank].release(session.held)
 
     async def _expire(self) -> None:
         pause = min(30.0, self.limits.idle_seconds / 4)
@@ -390,7 +399,7 @@ class Manager:
             self.room.check_stream(growth, "data")
         else:
             self.room.check_entry(session.window, session.frozen_end, max(tokens))
-        self._holding.check(growth, "data")
+        self._holdings[session.rank].check(growth, "data")
         session.touch()
         dropped = await self._accept(session, tuple(entries), sum(tokens))
         return PushAck(

@@ -58,7 +58,7 @@ class Question:
 
 
 class Pacer:
-    """Shares one engine between ingest and foreground questions."""
+    """Shares one rank of an engine between ingest and foreground questions."""
 
     def __init__(self, policy: SlicePolicy) -> None:
         self.policy = policy

@@ -29,6 +29,7 @@ class Prompt:
         tokens: the whole prompt, vocabulary ids.
         version: data version of the snapshot under it; None where there is none.
         room: tokens that the answer may have at most.
+        rank: that has the stream under it; None where there is none.
         session: the stream it is asked over; None where there is none.
         shared: tokens whose KV has to be the stream's for it to have room.
     """
@@ -36,6 +37,7 @@ class Prompt:
     tokens: tuple[int, ...]
     version: int | None
     room: int
+    rank: int | None
     session: Session | None = None
     shared: int = 0
 
@@ -46,32 +48,34 @@ class Questions:
     Args:
         engine: answers.
         template: renders.
-        pacer: makes ingest give way.
+        pacers: one per rank, which make ingest give way.
         limit: foreground questions in flight at most.
         limit_per_session: the same on one session.
         reserve: tokens of KV cache that streams leave free for questions.
-        rested: called when a question over a stream has ended.
+        rested: called with its rank when a question over a stream has ended.
     """
 
     def __init__(
         self,
         engine: Engine,
         template: Template,
-        pacer: Pacer,
+        pacers: Sequence[Pacer],
         limit: int,
         limit_per_session: int,
         reserve: int,
         *,
-        rested: Callable[[], None],
+        rested: Callable[[int], None],
     ) -> None:
         self._rested = rested
         self._engine = engine
         self._template = template
-        self._pacer = pacer
+        self._pacers = pacers
         self._limit = limit
         self._limit_per_session = limit_per_session
         self._reserve = reserve
         self.running = 0
+        # Requests that run, by rank.
+        self._busy = [0] * engine.facts.ranks
 
     def encode(self, text: str) -> tuple[int, ...]:
         """A question's tokens; untrusted text."""
@@ -107,7 +111,7 @@ class Questions:
     @property
     def waiting(self) -> int:
         """Foreground questions without a first token yet."""
-        return self._pacer.waiting
+        return sum(pacer.waiting for pacer in self._pacers)
 
     @property
     def eos_id(self) -> int:
@@ -172,7 +176,8 @@ class Questions:
                 param="prompt",
             )
         # What it needs of the stream, and no more, so that it may be let go.
-        return Prompt(tokens, snapshot.version, room, session, shared if self._room(len(tokens), 0) < 1 else 0)
+        needed = shared if self._room(len(tokens), 0) < 1 else 0
+        return Prompt(tokens, snapshot.version, room, session.rank, session, needed)
 
     def _room(self, prompt: int, shared: int) -> int:
         """Tokens that an answer may have, where a stream holds the first ``shared`` tokens of the prompt."""
@@ -262,9 +267,8 @@ class Questions:
         async def unsettled(_: Reply) -> int | None:
             return prompt.version
 
-        run = self._ask if priority == Priority.FOREGROUND else self._engine.generate
         return Reply(
-            self._over(prompt, run(prompt.tokens, sampling, priority)),
+            self._over(prompt, self._run(prompt, sampling, priority)),
             reader,
             prompt_tokens=len(prompt.tokens),
             held_tokens=len(prompt.tokens) if held_tokens is None else held_tokens,
@@ -294,14 +298,20 @@ class Questions:
                     session.computed = common_length(session.timeline.tokens, prompt.tokens)
             finally:
                 session.asking -= 1
-                self._rested()
+                self._rested(session.rank)
 
-    async def _ask(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
-        with self._pacer.question() as question:
-            async with aclosing(self._engine.generate(tokens, sampling, priority)) as pieces:
-                async for piece in pieces:
-                    question.first_token()
-                    yield piece
+    async def _run(self, prompt: Prompt, sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
+        rank = self._busy.index(min(self._busy)) if prompt.rank is None else prompt.rank
+        self._busy[rank] += 1
+        try:
+            with self._pacers[rank].question() if priority == Priority.FOREGROUND else nullcontext() as question:
+                async with aclosing(self._engine.generate(prompt.tokens, sampling, priority, rank)) as pieces:
+                    async for piece in pieces:
+                        if question is not None:
+                            question.first_token()
+                        yield piece
+        finally:
+            self._busy[rank] -= 1
 
 
 def not_resident(session: Session) -> Unavailable:

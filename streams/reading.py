@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from streams.chat import Chat
 from streams.engine.base import Engine
@@ -32,7 +32,7 @@ class Reading:
 
     Args:
         engine: holds.
-        holding: has room.
+        holdings: one per rank, which have room.
         chat: gives back what warm turns have read.
         sliding: moves the windows.
         log: where what is settled is written first.
@@ -40,16 +40,22 @@ class Reading:
     """
 
     def __init__(
-        self, engine: Engine, holding: Holding, chat: Chat, sliding: Sliding, log: Log, listener: Listener
+        self,
+        engine: Engine,
+        holdings: Sequence[Holding],
+        chat: Chat,
+        sliding: Sliding,
+        log: Log,
+        listener: Listener,
     ) -> None:
         self._engine = engine
-        self._holding = holding
+        self._holdings = holdings
         self._chat = chat
         self._sliding = sliding
         self._log = log
         self._listener = listener
         self._loops: dict[Session, asyncio.Task[None]] = {}
-        self._cold: deque[Session] = deque()
+        self._cold: Sequence[deque[Session]] = ()
 
     def start(self, session: Session) -> None:
         """Read what is pushed from now on."""
@@ -67,24 +73,38 @@ class Reading:
         """Whenever the engine has died and another is there, have it read what there is, newest used first."""
         while True:
             await self._engine.lost()
-            self._holding.forget()
+            for holding in self._holdings:
+                holding.forget()
             await self._engine.ready()
             await self.restore(sorted(self._loops, key=lambda session: -session.last_used))
 
     async def restore(self, sessions: Iterable[Session]) -> None:
-        """Read streams that are not resident, one after another in this order, those for which nobody has to leave."""
-        self._cold = deque(sessions)
-        while self._cold:
-            session = self._cold[0]
+        """Read streams that are not resident, on each rank one after another in this order, as long as nobody has to
+        make room.
+        """
+        self._cold = [deque[Session]() for _ in self._holdings]
+        for session in sessions:
+            self._cold[session.rank].append(session)
+        async with asyncio.TaskGroup() as ranks:
+            for cold in self._cold:
+                ranks.create_task(self._restore(cold))
+
+    async def _restore(self, cold: deque[Session]) -> None:
+        while cold:
+            session = cold[0]
             if session in self._loops and session.failure is None and not session.turning:
-                async with self._log.changing(session):
-                    await self._read(session, before=0.0)
-            self._cold.popleft()
+                try:
+                    async with self._log.changing(session):
+                        await self._read(session, before=0.0)
+                except AskaheadError as error:
+                    # Those behind it have to come back all the same.
+                    logger.warning("session %s is not read again yet: %s", session.id, error.message)
+            cold.popleft()
 
     @property
     def restoring(self) -> int:
         """Streams that are still to be looked at by :meth:`restore`."""
-        return len(self._cold)
+        return sum(map(len, self._cold))
 
     async def _run(self, session: Session) -> None:
         try:
@@ -109,7 +129,7 @@ class Reading:
             session.advance()
 
     async def _read(self, session: Session, before: float | None) -> None:
-        async with self._holding.room(session, lambda: session.committed, before=before) as room:
+        async with self._holdings[session.rank].room(session, lambda: session.committed, before=before) as room:
             if room:
                 await self._read_on(session)
         session.advance()

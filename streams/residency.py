@@ -20,14 +20,18 @@ class Resident:
 
     Args:
         engine: holds.
-        pacer: shares the engine.
+        pacers: one per rank, which share the engine.
         priority: of reading.
+        rank: where.
     """
 
-    def __init__(self, engine: Engine, pacer: Pacer, priority: Priority = Priority.INGEST) -> None:
+    def __init__(
+        self, engine: Engine, pacers: Sequence[Pacer], priority: Priority = Priority.INGEST, *, rank: int = 0
+    ) -> None:
         self._engine = engine
-        self._pacer = pacer
+        self._pacer = pacers[rank]
         self._priority = priority
+        self.rank = rank
         self._hold: Held | None = None
         self._content: list[int] = []
 
@@ -92,7 +96,7 @@ class Resident:
         return hold
 
     async def _begin(self, known: Sequence[int]) -> None:
-        fresh = self._engine.hold(self._priority)
+        fresh = self._engine.hold(self._priority, self.rank)
         if known:
             # Nearly nothing is computed here, so it takes a turn, but no time worth measuring.
             async with self._pacer.slice(1):
@@ -107,7 +111,7 @@ class Resident:
 
     async def _extend(self, tokens: Sequence[int]) -> None:
         if self._hold is None:
-            self._hold = self._engine.hold(self._priority)
+            self._hold = self._engine.hold(self._priority, self.rank)
         try:
             await self._hold.extend(tokens)
         except BaseException:

@@ -133,6 +133,11 @@ class Session:
         self._free.set()
 
     @property
+    def rank(self) -> int:
+        """Where the stream is held: the engine's rank that all its requests name."""
+        return self.held.rank
+
+    @property
     def tokens(self) -> int:
         """Length of the stream in tokens."""
         return len(self.timeline)

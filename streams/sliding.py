@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from streams.engine.base import Engine
@@ -48,8 +48,8 @@ class Sliding:
 
     Args:
         engine: holds.
-        pacer: shares the engine.
-        holding: has room.
+        pacers: one per rank, which share the engine.
+        holdings: one per rank, which have room.
         log: where a move is written first.
         moved: called with a session, and the tokens that were read for it, whenever its window has moved.
     """
@@ -57,15 +57,15 @@ class Sliding:
     def __init__(
         self,
         engine: Engine,
-        pacer: Pacer,
+        pacers: Sequence[Pacer],
         *,
-        holding: Holding,
+        holdings: Sequence[Holding],
         log: Log,
         moved: Callable[[Session, int], None],
     ) -> None:
         self._engine = engine
-        self._pacer = pacer
-        self._holding = holding
+        self._pacers = pacers
+        self._holdings = holdings
         self._log = log
         self._moved = moved
         self._moves: dict[Session, Move] = {}
@@ -75,7 +75,7 @@ class Sliding:
         if session in self._moves or session.failure is not None:
             return
         if session.window.overdue(session.timeline, session.next_tokens, time.time()):
-            move = self._moves[session] = Move(Resident(self._engine, self._pacer))
+            move = self._moves[session] = Move(Resident(self._engine, self._pacers, rank=session.rank))
             move.task = asyncio.create_task(self._run(session, move), name=f"window-{session.id}")
 
     def moving(self, session: Session) -> bool:
@@ -120,7 +120,7 @@ class Sliding:
     async def _end(self, session: Session, move: Move) -> None:
         move.ending = True
         try:
-            await self._holding.release(move.spare)
+            await self._holdings[session.rank].release(move.spare)
         except EngineUnavailable as error:
             logger.error("what was read for the window of session %s is still held: %s", session.id, error.message)
         finally:
@@ -134,6 +134,7 @@ class Sliding:
         session.advance()
 
     async def _slide(self, session: Session, move: Move) -> None:
+        holding = self._holdings[session.rank]
         lineage, eviction = None, Eviction()
         while True:
             if session.timeline.lineage is not lineage:
@@ -146,13 +147,13 @@ class Sliding:
                 if session.timeline.lineage is not lineage:
                     continue
                 goal = session.timeline.without(eviction).tokens
-                async with self._holding.spare(session, move.spare, len(goal)) as room:
+                async with holding.spare(session, move.spare, len(goal)) as room:
                     if room and await self._finish(session, move, eviction, move.spare):
                         return
                 if not room:
                     # What it has read is in the way now.
-                    await self._holding.release(move.spare)
-                    async with self._holding.room(session, lambda: len(goal)) as room:  # noqa: B023 (awaited here)
+                    await holding.release(move.spare)
+                    async with holding.room(session, lambda: len(goal)) as room:  # noqa: B023 (awaited here)
                         if room and await self._finish(session, move, eviction, session.held):
                             return
 
@@ -178,6 +179,6 @@ class Sliding:
     async def _read_ahead(self, session: Session, move: Move, eviction: Eviction) -> None:
         """Read most of it while the stream goes on."""
         lineage, goal = session.timeline.lineage, session.timeline.without(eviction).tokens
-        async with self._holding.spare(session, move.spare, len(goal)) as room:
+        async with self._holdings[session.rank].spare(session, move.spare, len(goal)) as room:
             if room:
                 await move.spare.read(goal, stop=lambda: session.timeline.lineage is not lineage)

@@ -67,22 +67,24 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
-def takes_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
-    """Give a command one flag per setting; it is called with the settings that result."""
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag per setting, beside its own; it is called with the settings that result."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
-    def run(**flags: str | None) -> None:
+    def run(**flags: Any) -> None:
+        others = {parameter.name: flags.pop(parameter.name) for parameter in own}
         given = {name: value for name, value in flags.items() if value is not None}
         try:
-            settings = Settings(**given)  # type: ignore[arg-type]  # texts, validated here
+            settings = Settings(**given)
         except ValidationError as exc:
             _fail(explain(exc, given), 2)
         try:
-            command(settings)
+            command(settings, **others)
         except AskaheadError as exc:
             _fail(exc.message, 1)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
-    parameters = [_option(name, field) for name, field in Settings.model_fields.items()]
+    parameters = [*own, *(_option(name, field) for name, field in Settings.model_fields.items())]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
@@ -126,6 +128,27 @@ def serve(settings: Settings) -> None:
     from service.app import run
 
     raise SystemExit(run(settings))
+
+
+@app.command()
+@takes_settings
+def engine(
+    settings: Settings,
+    *,
+    data_parallel_start_rank: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            envvar=_variable("data_parallel_start_rank"),
+            help="Number of this machine's first rank; the server's machine has those from 0 on.",
+        ),
+    ],
+) -> None:
+    """Run ranks for a server on another machine, with exactly its settings."""
+    setup_logging(settings.log_format, settings.log_level)
+    from service.engine import run_here
+
+    run_here(settings, data_parallel_start_rank)
 
 
 app.command()(demo)

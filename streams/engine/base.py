@@ -32,13 +32,16 @@ class ModelFacts:
         name: the name clients see.
         context: longest sequence, prompt plus completion, in tokens.
         block_size: tokens per KV block; only full blocks are shared between requests.
-        kv_capacity: tokens of KV cache in total.
+        kv_capacity: tokens of KV cache, on each rank.
+        ranks: data-parallel copies of the model. Each has a KV cache and a prefix cache of its own, and they are
+            numbered from 0: what one rank holds, a request on another computes anew.
     """
 
     name: str
     context: int
     block_size: int
     kv_capacity: int
+    ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,11 +274,13 @@ class Engine(Protocol):
     async def lost(self) -> None:
         """Wait until it dies; for a second at most after it did."""
 
-    def hold(self, priority: Priority = Priority.INGEST) -> Held:
-        """A new, empty hold."""
+    def hold(self, priority: Priority = Priority.INGEST, rank: int = 0) -> Held:
+        """A new, empty hold on a rank."""
 
-    def generate(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
-        """Generate from a prompt. Closing the generator cancels the request.
+    def generate(
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
+    ) -> AsyncGenerator[Piece, None]:
+        """Generate from a prompt, on a rank. Closing the generator cancels the request.
 
         Raises:
             EngineUnavailable: the engine died.

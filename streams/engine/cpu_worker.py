@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from vllm.utils.cpu_resource_utils import parse_id_list
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
@@ -56,7 +57,16 @@ class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
 
 
 class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
-    """vLLM's CPU worker with per-request log-probabilities and seeds, which never outlives the server."""
+    """vLLM's CPU worker with per-request log-probabilities and seeds, which never outlives the server.
+
+    Ranks of one machine keep to cores of their own, and so to the memory that is near them.
+    """
+
+    def __init__(self, vllm_config: Any, *args: Any, **kwargs: Any) -> None:
+        parallel = vllm_config.parallel_config
+        if parallel.world_size == 1 and parallel.data_parallel_rank_local is not None:
+            _keep_to_share(parallel.data_parallel_rank_local)
+        super().__init__(vllm_config, *args, **kwargs)
 
     def init_device(self) -> None:
         super().init_device()
@@ -64,6 +74,14 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         self.model_runner.sampler = _RowSampler(sampler.logprobs_mode, sampler.use_fp64_gumbel)
         _rewind_by_state(self.model_runner, self.model_runner.sampler)
         _exit_with_parent()
+
+
+def _keep_to_share(rank: int) -> None:
+    """Bind this thread, and those that it starts, to the rank's cores. vLLM does it for workers apart only."""
+    # Not set where the machine has one rank; "auto" and "nobind" name no cores.
+    shares = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "").split("|")
+    if len(shares) > rank and shares[rank][:1].isdigit():
+        os.sched_setaffinity(0, parse_id_list(shares[rank]))
 
 
 def _rewind_by_state(runner: Any, sampler: _RowSampler) -> None:

@@ -46,13 +46,15 @@ class SurvivingEngine:
     async def lost(self) -> None:
         await self._engine.lost()
 
-    def hold(self, priority: Priority = Priority.INGEST) -> Held:
-        return self._engine.hold(priority)
+    def hold(self, priority: Priority = Priority.INGEST, rank: int = 0) -> Held:
+        return self._engine.hold(priority, rank)
 
-    def generate(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
+    def generate(
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
+    ) -> AsyncGenerator[Piece, None]:
         if self._engine.dead:
             raise EngineUnavailable.restarting()
-        return self._engine.generate(tokens, sampling, priority)
+        return self._engine.generate(tokens, sampling, priority, rank)
 
     async def close(self) -> None:
         await self._engine.close()
@@ -60,7 +62,7 @@ class SurvivingEngine:
     def replaces(self, engine: Engine) -> bool:
         """Whether ``engine`` can take the place of the one before: what was granted to streams must fit it."""
         facts, mine = engine.facts, self._facts
-        alike = (facts.context, facts.block_size) == (mine.context, mine.block_size)
+        alike = (facts.context, facts.block_size, facts.ranks) == (mine.context, mine.block_size, mine.ranks)
         return alike and facts.kv_capacity >= mine.kv_capacity
 
     def replace(self, engine: Engine) -> None:

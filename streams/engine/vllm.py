@@ -19,9 +19,11 @@ from typing import Any
 
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
 from streams.engine.dialect import VllmDialect, hush_parsers
+from streams.engine.leash import Leash
+from streams.engine.lifeline import Lifelines
 from streams.engine.tokenizer import HfTokenizer
 from streams.engine.vllm_requests import asking, piece, reading
-from streams.engine.vllm_start import EngineOptions, start
+from streams.engine.vllm_start import EngineOptions, Parallel, sentence, start
 from streams.errors import (
     AskaheadError,
     Conflict,
@@ -32,7 +34,7 @@ from streams.errors import (
 )
 from streams.waiting import uninterrupted
 
-__all__ = ["EngineOptions", "VllmEngine", "VllmHeld"]
+__all__ = ["EngineOptions", "Parallel", "VllmEngine", "VllmHeld"]
 
 _RELEASE_TIMEOUT = 30.0
 # vLLM tells nobody of its process's death who does not ask it for something.
@@ -40,14 +42,18 @@ _WATCH_SECONDS = 0.5
 
 
 class VllmEngine:
-    """An :class:`~streams.engine.base.Engine`. The model runs in a process of its own.
+    """An :class:`~streams.engine.base.Engine`. Each rank of the model runs in a process of its own.
+
+    When one rank dies, vLLM ends them all.
 
     A request that names ``logprob_token_ids`` is told the log-probabilities of these and of the sampled token, in
     place of ``top_logprobs``.
     """
 
     def __init__(self, llm: Any, tokenizer: HfTokenizer, dialect: VllmDialect, options: EngineOptions) -> None:
-        cache = llm.vllm_config.cache_config
+        cache, parallel = llm.vllm_config.cache_config, llm.vllm_config.parallel_config
+        # vLLM adds up the blocks of all ranks.
+        ranks, blocks = parallel.data_parallel_size, cache.num_gpu_blocks // parallel.data_parallel_size
         self._llm = llm
         self._tokenizer = tokenizer
         self._dialect = dialect
@@ -55,12 +61,20 @@ class VllmEngine:
             name=options.name,
             context=llm.model_config.max_model_len,
             block_size=cache.block_size,
-            # One block is vLLM's null block, which holds no tokens.
-            kv_capacity=(cache.num_gpu_blocks - 1) * cache.block_size,
+            # One block of each is vLLM's null block, which holds no tokens.
+            kv_capacity=(blocks - 1) * cache.block_size,
+            ranks=ranks,
         )
         self._again = replace(
-            options, kv_cache_bytes=options.kv_cache_bytes or cache.kv_cache_memory_bytes, blocks=cache.num_gpu_blocks
+            options, kv_cache_bytes=options.kv_cache_bytes or cache.kv_cache_memory_bytes, blocks=blocks
         )
+        self._processes = _processes(llm)
+        self._leash = Leash(self.processes)
+        self._lifelines: Lifelines | None = None
+        if parallel.data_parallel_size_local < ranks and parallel.data_parallel_backend == "mp":
+            self._lifelines = Lifelines(
+                parallel.data_parallel_master_ip, parallel.data_parallel_rpc_port, self._lose_machine
+            )
         self._closed = False
         self._serial = itertools.count(1)
 
@@ -80,7 +94,7 @@ class VllmEngine:
         except AskaheadError:
             raise
         except Exception as exc:
-            raise ModelError(f"The model in {options.model} cannot be loaded: {_sentence(exc)}") from exc
+            raise ModelError(f"The model in {options.model} cannot be loaded: {sentence(exc)}") from exc
 
     @staticmethod
     def abort_load() -> None:
@@ -113,6 +127,11 @@ class VllmEngine:
     def dead(self) -> bool:
         return self._closed or self._llm.errored
 
+    @property
+    def processes(self) -> list[int]:
+        """Ids of vLLM's processes on this machine: the ranks, in order, and what else it starts."""
+        return [process.pid for process in self._processes]
+
     async def ready(self) -> None:
         if self.dead:
             raise EngineUnavailable.restarting()
@@ -121,11 +140,11 @@ class VllmEngine:
         while not self.dead:  # noqa: ASYNC110 (vLLM has no event for it)
             await asyncio.sleep(_WATCH_SECONDS)
 
-    def hold(self, priority: Priority = Priority.INGEST) -> VllmHeld:
-        return VllmHeld(self, priority)
+    def hold(self, priority: Priority = Priority.INGEST, rank: int = 0) -> VllmHeld:
+        return VllmHeld(self, priority, rank)
 
     async def generate(
-        self, tokens: Sequence[int], sampling: Sampling, priority: Priority
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
     ) -> AsyncGenerator[Piece, None]:
         """See :meth:`streams.engine.base.Engine.generate`.
 
@@ -146,6 +165,7 @@ class VllmEngine:
                 asking(sampling),
                 f"ask-{next(self._serial)}",
                 priority,
+                rank,
                 reasoning_ended=sampling.constraint is None or not sampling.constraint.after_reasoning,
             )
             async with aclosing(outputs):
@@ -160,11 +180,25 @@ class VllmEngine:
             # It would report the end of the engine's process as an error.
             self._llm.output_handler.cancel()
             await asyncio.wait([self._llm.output_handler], timeout=_RELEASE_TIMEOUT)
-        await asyncio.to_thread(self._llm.shutdown)
+        if self._lifelines is not None:
+            self._lifelines.close()
+        await asyncio.to_thread(self._shut_down)
         # vLLM leaves its sockets' context, two threads and all, to the garbage collector.
         self._llm.engine_core.resources.ctx.destroy(linger=0)
         # Its finalizer would shut down once more, and fail where the interpreter has begun to take modules apart.
         self._llm.shutdown = lambda: None
+        self._leash.release()
+
+    def _lose_machine(self) -> None:
+        """Do as vLLM does when a process of its own has died."""
+        core = self._llm.engine_core
+        core.resources.engine_dead = True
+        core.shutdown()
+
+    def _shut_down(self) -> None:
+        self._llm.shutdown()
+        for process in self._processes:
+            process.join(_RELEASE_TIMEOUT)  # vLLM does not wait for what it has killed
 
     def _request(
         self,
@@ -172,6 +206,7 @@ class VllmEngine:
         params: Any,
         request_id: str,
         priority: Priority,
+        rank: int,
         reasoning_ended: bool | None = None,
     ) -> AsyncGenerator[Any, None]:
         from vllm.inputs import tokens_input
@@ -180,7 +215,12 @@ class VllmEngine:
             raise EngineUnavailable.restarting()
         source = tokens_input(prompt) if isinstance(prompt, list) else prompt
         outputs: AsyncGenerator[Any, None] = self._llm.generate(
-            source, params, request_id, priority=int(priority), reasoning_ended=reasoning_ended
+            source,
+            params,
+            request_id,
+            priority=int(priority),
+            data_parallel_rank=rank,
+            reasoning_ended=reasoning_ended,
         )
         return outputs
 
@@ -209,9 +249,10 @@ class VllmHeld:
     only be released.
     """
 
-    def __init__(self, engine: VllmEngine, priority: Priority) -> None:
+    def __init__(self, engine: VllmEngine, priority: Priority, rank: int) -> None:
         self._engine = engine
         self._priority = priority
+        self._rank = rank
         self._tokens = 0
         self._cached = 0
         self._chunks: asyncio.Queue[list[int]] = asyncio.Queue(maxsize=1)
@@ -253,7 +294,7 @@ class VllmHeld:
                 with self._engine._translated():
                     if self._outputs is None:
                         self._outputs = self._engine._request(
-                            self._feed(), reading(), f"hold-{next(self._engine._serial)}", self._priority
+                            self._feed(), reading(), f"hold-{next(self._engine._serial)}", self._priority, self._rank
                         )
                     self._chunks.put_nowait(list(tokens))
                     output = await anext(self._outputs)
@@ -295,7 +336,7 @@ class VllmHeld:
             yield StreamingInput(prompt=tokens_input(await self._chunks.get()))
 
 
-def _sentence(exc: BaseException) -> str:
-    """The first line of an exception's message, or its class where it has none."""
-    text = str(exc).strip()
-    return text.splitlines()[0] if text else type(exc).__name__
+def _processes(llm: Any) -> list[Any]:
+    resources = llm.engine_core.resources
+    processes = list(getattr(resources.engine_manager, "processes", ()))
+    return processes if resources.coordinator is None else [*processes, resources.coordinator.proc]

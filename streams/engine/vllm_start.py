@@ -1,7 +1,8 @@
-"""Starting vLLM: what is asked of it on a CPU and on a GPU, and the environment its process is born into."""
+"""Starting vLLM: what is asked of it on a CPU and on a GPU, and the environment its processes are born into."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -11,12 +12,59 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from streams.errors import ModelError
 
 _GIB = 1 << 30
 _CPU_BLOCK_SIZE = 32
 # A step runs to its end: this bounds how long a question waits behind a wave of Flash Queries.
 _CPU_BATCH_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parallel:
+    """How many workers share the model. The names are vLLM's.
+
+    Attributes:
+        data: ranks: copies of the model, each with a KV cache of its own.
+        tensor: workers of a rank that share each of its layers.
+        pipeline: workers of a rank that share its layers among each other.
+        local: ranks on this machine; None for all of them.
+        address: of the server's machine, as other machines reach it.
+        port: where the server waits for their ranks.
+        backend: who starts the ranks of other machines: "mp" leaves it to a command there, "ray" is a Ray cluster.
+    """
+
+    data: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    local: int | None = None
+    address: str | None = None
+    port: int | None = None
+    backend: Literal["mp", "ray"] = "mp"
+
+    @property
+    def workers(self) -> int:
+        """Workers of each rank."""
+        return self.tensor * self.pipeline
+
+    @property
+    def here(self) -> int:
+        """Ranks on this machine."""
+        return self.data if self.local is None else self.local
+
+    def arguments(self) -> dict[str, Any]:
+        """As vLLM's engine arguments."""
+        return {
+            "data_parallel_size": self.data,
+            "tensor_parallel_size": self.tensor,
+            "pipeline_parallel_size": self.pipeline,
+            "data_parallel_size_local": self.local,
+            "data_parallel_address": self.address,
+            "data_parallel_rpc_port": self.port,
+            "data_parallel_backend": self.backend,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +77,19 @@ class EngineOptions:
         context: longest sequence in tokens; None for the length the model was trained for.
         dtype: "auto" is the model's own on a GPU; on a CPU bfloat16 where it has instructions for it, else float32,
             which is four times faster there than emulated bfloat16.
-        kv_cache_bytes: size of the KV cache. None takes a quarter of the available memory and at most 4 GiB on a
-            CPU, and vLLM's share of the memory on a GPU.
-        blocks: KV cache in blocks; None for as many as the memory set aside for it holds.
-        threads: CPU threads of the engine; None for ``OMP_NUM_THREADS``, or else all cores the process may use.
+        kv_cache_bytes: size of the KV cache, on each rank. None takes a quarter of the available memory and at most
+            4 GiB on a CPU, shared among the machine's ranks, and vLLM's share of the memory on a GPU.
+        blocks: KV cache of each rank in blocks; None for as many as the memory set aside for it holds.
+        threads: CPU threads of each rank; None for ``OMP_NUM_THREADS``, or else its share of the cores that the
+            process may use.
         block_size: tokens per KV block; None for 32 on a CPU and vLLM's default on a GPU. A question recomputes up to
             a block, so smaller is faster; a CPU wants a multiple of 32.
-        max_num_seqs: streams held plus requests running at once.
+        max_num_seqs: streams held plus requests running at once, on each rank.
         max_num_batched_tokens: tokens computed in one step at most; None for 512 on a CPU, or ``max_num_seqs`` where
             that is more, and vLLM's default on a GPU.
         tool_parser: vLLM's name for how the model writes calls; None to tell from the chat template, "none" for none.
         reasoning_parser: the same for how it writes its reasoning.
+        parallel: how many workers share the model.
     """
 
     model: Path
@@ -54,6 +104,7 @@ class EngineOptions:
     max_num_batched_tokens: int | None = None
     tool_parser: str | None = None
     reasoning_parser: str | None = None
+    parallel: Parallel = Parallel()
 
 
 def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
@@ -67,12 +118,35 @@ def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
         ModelError: the KV cache cannot hold one context.
         Exception: whatever vLLM raises when it cannot load the model.
     """
+    with configured(options, reasoning_parser) as config:
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+@contextmanager
+def configured(
+    options: EngineOptions, reasoning_parser: str | None = None, *, headless_from: int | None = None
+) -> Iterator[Any]:
+    """vLLM's configuration, and the environment to start its processes in.
+
+    Args:
+        options: what to load, and how.
+        reasoning_parser: see :func:`start`.
+        headless_from: the first rank of this machine, where the server is on another.
+
+    Raises:
+        ModelError: the KV cache cannot hold one context.
+        Exception: whatever vLLM raises when it refuses the options.
+    """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read on import
     from vllm import AsyncEngineArgs
     from vllm.platforms import current_platform
-    from vllm.v1.engine.async_llm import AsyncLLM
 
+    here = max(1, options.parallel.here)
     arguments: dict[str, Any] = {
+        **options.parallel.arguments(),
+        "data_parallel_start_rank": headless_from,
         "model": str(options.model),
         "served_model_name": options.name,
         "dtype": options.dtype,
@@ -98,29 +172,34 @@ def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
     if current_platform.is_cpu():
         arguments |= {
             "dtype": _cpu_dtype() if options.dtype == "auto" else options.dtype,
-            "kv_cache_memory_bytes": options.kv_cache_bytes or min(4 * _GIB, _available_memory() // 4),
+            "kv_cache_memory_bytes": options.kv_cache_bytes or min(4 * _GIB, _available_memory() // 4) // here,
             "block_size": options.block_size or _CPU_BLOCK_SIZE,
             "max_num_batched_tokens": options.max_num_batched_tokens or max(_CPU_BATCH_TOKENS, options.max_num_seqs),
             "enforce_eager": True,
             "worker_cls": "streams.engine.cpu_worker.Worker",
         }
         environment |= {
-            # Runs the model in the engine's process itself: a worker apart busy-waits a second after every step.
+            # Lets the model run in the engine's process itself: a worker apart busy-waits a second after every step.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "OMP_NUM_THREADS": str(options.threads or _cores()),
+            "OMP_NUM_THREADS": str(options.threads or max(1, len(_cores()) // here)),
             # One helper of vLLM's sampler is compiled even in eager mode, on the first request, in twelve seconds.
             "TORCH_COMPILE_DISABLE": "1",
             "TORCH_CPP_LOG_LEVEL": "ERROR",
             "PYTHONWARNINGS": "ignore",
         }
+        if options.parallel.workers == 1:
+            arguments["distributed_executor_backend"] = "uni"
+        if here * options.parallel.workers > 1:
+            # Of itself vLLM wants a NUMA node for each worker.
+            environment["VLLM_CPU_OMP_THREADS_BIND"] = _shares(here * options.parallel.workers, options.threads)
         if options.threads is not None:
             os.environ.pop("OMP_NUM_THREADS", None)
     with _environment(environment), _interrupts_blocked():
         # The server's logging is not in that process, so vLLM's own has to keep its remarks back there.
         os.environ.pop("VLLM_CONFIGURE_LOGGING", None)
-        config = AsyncEngineArgs(**arguments).create_engine_config()
+        config = AsyncEngineArgs(**arguments).create_engine_config(headless=headless_from is not None)
         _refuse_small_pool(config)
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        yield config
 
 
 def _refuse_small_pool(config: Any) -> None:
@@ -143,7 +222,7 @@ def _refuse_small_pool(config: Any) -> None:
 
 @contextmanager
 def _environment(defaults: Mapping[str, str]) -> Iterator[None]:
-    """Set variables, where the user did not, while the engine's process starts; undo vLLM's own changes as well."""
+    """Set variables, where the user did not, while the engine's processes start; undo vLLM's own changes as well."""
     before = dict(os.environ)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -166,8 +245,16 @@ def _interrupts_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [*range(os.cpu_count() or 1)]
+
+
+def _shares(workers: int, threads: int | None) -> str:
+    """The cores of each worker, as vLLM wants them. Where there are too few, workers share them."""
+    cores = _cores()
+    size = threads or max(1, len(cores) // workers)
+    spread = itertools.cycle(map(str, cores))
+    return "|".join(",".join(itertools.islice(spread, min(size, len(cores)))) for _ in range(workers))
 
 
 def _available_memory() -> int:
@@ -182,3 +269,9 @@ def _cpu_dtype() -> str:
     flags = Path("/proc/cpuinfo")
     native = {"avx512_bf16", "amx_bf16", "bf16"}
     return "bfloat16" if flags.exists() and native & set(flags.read_text().split()) else "float32"
+
+
+def sentence(exc: BaseException) -> str:
+    """The first line of an exception's message, or its class where it has none."""
+    text = str(exc.errors()[0]["msg"] if isinstance(exc, ValidationError) else exc).strip()
+    return text.splitlines()[0] if text else type(exc).__name__

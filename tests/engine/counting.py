@@ -26,14 +26,14 @@ class CountingEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def hold(self, priority: Priority = Priority.INGEST) -> CountingHeld:
-        return CountingHeld(self, self._engine.hold(priority))
+    def hold(self, priority: Priority = Priority.INGEST, rank: int = 0) -> CountingHeld:
+        return CountingHeld(self, self._engine.hold(priority, rank))
 
     async def generate(
-        self, tokens: Sequence[int], sampling: Sampling, priority: Priority
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
     ) -> AsyncGenerator[Piece, None]:
         self.requests += 1
-        async with aclosing(self._engine.generate(tokens, sampling, priority)) as pieces:
+        async with aclosing(self._engine.generate(tokens, sampling, priority, rank)) as pieces:
             async for piece in pieces:
                 yield piece
 

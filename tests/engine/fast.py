@@ -26,11 +26,12 @@ __all__ = ["CONTROL", "DEFAULT_SYSTEM", "VOCABULARY", "WORDS", "Call", "FastEngi
 
 
 class Call(NamedTuple):
-    """What the engine was asked to do: ``extend``, ``generate`` or ``release``, over how many tokens."""
+    """What the engine was asked to do: ``extend``, ``generate`` or ``release``, over how many tokens, and where."""
 
     kind: str
     tokens: int
     priority: Priority
+    rank: int
 
 
 class FastEngine:
@@ -48,14 +49,14 @@ class FastEngine:
         lives: how often it was dead and came back.
     """
 
-    def __init__(self, *, context: int = 4096, block_size: int = 16, kv_capacity: int = 65536) -> None:
-        self._facts = ModelFacts(name="fast", context=context, block_size=block_size, kv_capacity=kv_capacity)
+    def __init__(self, *, context: int = 4096, block_size: int = 16, kv_capacity: int = 65536, ranks: int = 1) -> None:
+        self._facts = ModelFacts("fast", context, block_size, kv_capacity, ranks)
         self._tokenizer = FastTokenizer()
         self._dialect = FastDialect()
         self._dead = asyncio.Event()
         self._alive = asyncio.Event()
         self._alive.set()
-        self._cache: OrderedDict[bytes, None] = OrderedDict()
+        self._caches: list[OrderedDict[bytes, None]] = [OrderedDict() for _ in range(ranks)]
         self._serial = itertools.count(1)
         self.ingest_gate = asyncio.Event()
         self.generate_gate = asyncio.Event()
@@ -100,7 +101,8 @@ class FastEngine:
         self.generate_gate.set()
         self.release_gate.set()
         self.holds.clear()
-        self._cache.clear()
+        for cache in self._caches:
+            cache.clear()
 
     def revive(self) -> None:
         """Be another engine, which knows nothing of what this one held."""
@@ -111,23 +113,23 @@ class FastEngine:
     async def close(self) -> None:
         self.kill()
 
-    def hold(self, priority: Priority = Priority.INGEST) -> FastHeld:
-        return FastHeld(self, priority)
+    def hold(self, priority: Priority = Priority.INGEST, rank: int = 0) -> FastHeld:
+        return FastHeld(self, priority, range(self._facts.ranks)[rank])
 
     async def generate(
-        self, tokens: Sequence[int], sampling: Sampling, priority: Priority
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
     ) -> AsyncGenerator[Piece, None]:
         life = self.lives
         self.require_alive(life)
         prompt = list(tokens)
         self._refuse(prompt, sampling)
-        self.calls.append(Call("generate", len(prompt), priority))
+        self.calls.append(Call("generate", len(prompt), priority, rank))
         self.running += 1
         try:
             await self.passing(self.generate_gate)
             self.require_alive(life)
-            cached = self.cached(prompt)
-            self._touch(prompt)
+            cached = self.cached(prompt, rank)
+            self._touch(prompt, rank)
             text = self.script.popleft() if self.script and priority == Priority.FOREGROUND else None
             if text is None:
                 salt = b"" if not sampling.temperature else str(sampling.seed or -next(self._serial)).encode()
@@ -144,7 +146,7 @@ class FastEngine:
                     finish_reason=finish if position == len(steps) - 1 else None,
                     stop=stop if position == len(steps) - 1 else None,
                 )
-            self._touch(prompt + [token for token, _ in steps[:-1]])
+            self._touch(prompt + [token for token, _ in steps[:-1]], rank)
         finally:
             self.running -= 1
 
@@ -162,9 +164,9 @@ class FastEngine:
         Raises:
             AssertionError: more is held than the pool has; a real engine would block everything.
         """
-        self._touch(held.content)
+        self._touch(held.content, held.rank)
         size = self._facts.block_size
-        blocks = sum(-(-len(h.content) // size) for h in self.holds)
+        blocks = sum(-(-len(h.content) // size) for h in self.holds if h.rank == held.rank)
         assert blocks * size <= self._facts.kv_capacity, "more tokens are held than the KV cache has"
 
     def _refuse(self, prompt: list[int], sampling: Sampling) -> None:
@@ -190,29 +192,31 @@ class FastEngine:
             blocks.append(chain)
         return blocks
 
-    def cached(self, prompt: list[int]) -> int:
-        """How many tokens of a prompt need not be computed."""
+    def cached(self, prompt: list[int], rank: int = 0) -> int:
+        """How many tokens of a prompt a rank need not compute."""
         # The last token is always computed, for its logits are what a question is about.
-        hits = itertools.takewhile(self._cache.__contains__, self._blocks(prompt[:-1]))
+        hits = itertools.takewhile(self._caches[rank].__contains__, self._blocks(prompt[:-1]))
         return sum(1 for _ in hits) * self._facts.block_size
 
-    def _touch(self, tokens: Sequence[int]) -> None:
+    def _touch(self, tokens: Sequence[int], rank: int) -> None:
+        cache = self._caches[rank]
         for block in self._blocks(tokens):
-            self._cache[block] = None
-            self._cache.move_to_end(block)
-        pinned = {block for held in self.holds for block in self._blocks(held.content)}
-        surplus = len(self._cache) - self._facts.kv_capacity // self._facts.block_size
-        for block in [b for b in self._cache if b not in pinned][: max(surplus, 0)]:
-            del self._cache[block]
+            cache[block] = None
+            cache.move_to_end(block)
+        pinned = {block for held in self.holds if held.rank == rank for block in self._blocks(held.content)}
+        surplus = len(cache) - self._facts.kv_capacity // self._facts.block_size
+        for block in [b for b in cache if b not in pinned][: max(surplus, 0)]:
+            del cache[block]
 
 
 class FastHeld:
     """A :class:`~streams.engine.base.Held`. Fails and ends as the real one does."""
 
-    def __init__(self, engine: FastEngine, priority: Priority) -> None:
+    def __init__(self, engine: FastEngine, priority: Priority, rank: int) -> None:
         self._engine = engine
         self._priority = priority
         self._life = engine.lives
+        self.rank = rank
         self._over = False
         self._lock = asyncio.Lock()
         self.content: list[int] = []
@@ -234,7 +238,7 @@ class FastHeld:
                 raise Conflict("These tokens are no longer held; hold the stream again.")
             if len(self.content) + len(tokens) >= self._engine.facts.context:
                 raise ContextLengthExceeded("The stream does not fit the context.")
-            self._engine.calls.append(Call("extend", len(tokens), self._priority))
+            self._engine.calls.append(Call("extend", len(tokens), self._priority, self.rank))
             try:
                 self._engine.require_alive(self._life)
                 await self._engine.passing(self._engine.ingest_gate)
@@ -245,7 +249,7 @@ class FastHeld:
                 self._give_back()
                 raise
             if not self.content:
-                self.cached = self._engine.cached(list(tokens))
+                self.cached = self._engine.cached(list(tokens), self.rank)
             self.content.extend(tokens)
             self._engine.holds.add(self)
             self._engine.settle(self)
@@ -259,7 +263,7 @@ class FastHeld:
                 await asyncio.sleep(0)
                 await self._engine.release_gate.wait()
             if self.content:
-                self._engine.calls.append(Call("release", len(self.content), self._priority))
+                self._engine.calls.append(Call("release", len(self.content), self._priority, self.rank))
             self._give_back()
 
     def _give_back(self) -> None:

@@ -147,7 +147,7 @@ async def test_engines_are_replaced_again_and_again() -> None:
 
 @pytest.mark.usefixtures("at_once")
 async def test_what_holds_less_than_was_granted_takes_no_place(caplog: pytest.LogCaptureFixture) -> None:
-    made = [FastEngine(kv_capacity=size) for size in (8192, 4096, 16384)]
+    made = [FastEngine(kv_capacity=size, ranks=ranks) for size, ranks in ((8192, 2), (4096, 2), (16384, 1), (16384, 2))]
     left = made.copy()
     supervisor = Supervisor(lambda: left.pop(0))
     supervisor.start()
@@ -157,8 +157,20 @@ async def test_what_holds_less_than_was_granted_takes_no_place(caplog: pytest.Lo
         await engine.ready()
     assert engine.facts.kv_capacity == 8192
     assert "not like the one before" in caplog.text
-    assert made[1].dead
-    assert not made[2].dead
+    assert [one.dead for one in made] == [True, True, True, False]
+    await supervisor.close()
+
+
+async def test_requests_reach_their_rank() -> None:
+    made = FastEngine(ranks=2)
+    supervisor = Supervisor(lambda: made)
+    supervisor.start()
+    engine = await supervisor.wait_ready()
+    assert engine.facts.ranks == 2
+    await engine.hold(Priority.INGEST, 1).extend([1, 2, 3])
+    async for _ in engine.generate([1, 2, 3], Sampling(max_tokens=1), Priority.FOREGROUND, 1):
+        pass
+    assert [(call.kind, call.rank) for call in made.calls] == [("extend", 1), ("generate", 1)]
     await supervisor.close()
 
 

@@ -27,11 +27,11 @@ class Failing(FastEngine):
     error: Exception = EngineUnavailable("the engine failed on this request")
 
     async def generate(
-        self, tokens: Sequence[int], sampling: Sampling, priority: Priority
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
     ) -> AsyncGenerator[Piece, None]:
         if self.fails_on and self.fails_on in self.tokenizer.decode(tokens):
             raise self.error
-        async for piece in super().generate(tokens, sampling, priority):
+        async for piece in super().generate(tokens, sampling, priority, rank):
             yield piece
 
 

@@ -27,10 +27,12 @@ class Recording(FastEngine):
         super().__init__()
         self.prompts: list[list[int]] = []
 
-    def generate(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
+    def generate(
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
+    ) -> AsyncGenerator[Piece, None]:
         if priority == Priority.FLASH:
             self.prompts.append(list(tokens))
-        return super().generate(tokens, sampling, priority)
+        return super().generate(tokens, sampling, priority, rank)
 
     def questions(self) -> list[str]:
         """What the model was asked after the data, markup and all."""

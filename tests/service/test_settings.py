@@ -73,6 +73,10 @@ def test_useful_contexts(context: int | None) -> None:
         {"kv_cache_gb": 0},
         {"log_level": "loud"},
         {"max_sessions": 0},
+        {"data_parallel_size": 0},
+        {"data_parallel_backend": "tcp"},
+        {"data_parallel_size_local": 2},
+        {"data_parallel_size_local": 1, "data_parallel_size": 2},
         {"no_such_setting": 1},
     ],
     ids=str,
@@ -81,6 +85,12 @@ def test_bad_values_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValidationError) as caught:
         Settings(**bad)
     assert caught.value.errors()[0]["loc"][0] == next(iter(bad))
+
+
+def test_ranks_of_other_machines_need_the_servers_address() -> None:
+    settings = Settings(data_parallel_size=4, data_parallel_size_local=1, data_parallel_address="10.0.0.1")
+    assert settings.data_parallel_size_local == 1
+    assert Settings(data_parallel_size=4, data_parallel_size_local=4).data_parallel_address is None
 
 
 def test_secrets_stay_out_of_texts() -> None:

@@ -124,7 +124,7 @@ def text_of(engine: FastEngine, session: Session) -> str:
 
 def at_rest(manager: Manager) -> bool:
     """Whether nothing is being read, asked or given back."""
-    return not manager._holding._used and not manager._holding._releases
+    return not any(holding._used or holding._releases for holding in manager._holdings)
 
 
 def held_by_sessions(manager: Manager) -> int:

@@ -117,7 +117,7 @@ async def test_a_push_is_taken_and_waits_for_a_stream_that_is_being_read() -> No
         await manager.push(one, lines("one"))
         await until(lambda: engine.calls)
         assert (await manager.push(two, lines("two"))).pending == LINES
-        await until(lambda: manager._holding._claims)
+        await until(lambda: manager._holdings[0]._claims)
         engine.ingest_gate.set()
         await settled(two)
         assert (one.version, one.residency, two.residency) == (1, "warm", "resident")
@@ -131,9 +131,9 @@ async def test_a_session_that_is_deleted_while_it_waits_leaves_nothing() -> None
         await manager.push(one, lines("one"))
         await until(lambda: engine.calls)
         await manager.push(two, lines("two"))
-        await until(lambda: manager._holding._claims)
+        await until(lambda: manager._holdings[0]._claims)
         await manager.delete("two")
-        assert not manager._holding._claims
+        assert not manager._holdings[0]._claims
         engine.ingest_gate.set()
         await settled(one)
         await manager.delete("one")

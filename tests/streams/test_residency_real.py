@@ -32,7 +32,7 @@ async def test_twelve_streams_take_turns_in_a_pool_that_holds_three(vllm_engine:
     answers: dict[str, str] = {}
     async with asyncio.timeout(WATCHDOG_SECONDS), Manager(vllm_engine, Limits(), InstantLog()) as manager:
         # As if the pool were smaller; what is held is checked against this.
-        manager.budget.limit = 3 * 1024
+        manager.budget.ranks[0].limit = 3 * 1024
         sessions = [await manager.create(name) for name in data]
         for part in range(ROUNDS):
             for session in sessions:

@@ -25,9 +25,11 @@ class RecordingEngine(FastEngine):
         super().__init__()
         self.samplings: list[Sampling] = []
 
-    def generate(self, tokens: Sequence[int], sampling: Sampling, priority: Priority) -> AsyncGenerator[Piece, None]:
+    def generate(
+        self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
+    ) -> AsyncGenerator[Piece, None]:
         self.samplings.append(sampling)
-        return super().generate(tokens, sampling, priority)
+        return super().generate(tokens, sampling, priority, rank)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,55 @@
+"""The engine that the settings ask for, in the server and where ranks run without one."""
+
+from __future__ import annotations
+
+import logging
+
+from service.settings import Settings
+from streams.engine.headless import run_ranks
+from streams.engine.vllm import EngineOptions, Parallel
+from streams.errors import InvalidInput
+from streams.models import ResolvedModel, resolve
+
+log = logging.getLogger(__name__)
+
+
+def engine_options(settings: Settings, model: ResolvedModel) -> EngineOptions:
+    """How to load ``model``."""
+    return EngineOptions(
+        model=model.path,
+        name=model.name,
+        context=settings.context or None,
+        dtype=settings.dtype,
+        kv_cache_bytes=None if settings.kv_cache_gb is None else int(settings.kv_cache_gb * 2**30),
+        threads=settings.threads,
+        max_num_seqs=settings.max_sessions + settings.max_questions + settings.flash_concurrency,
+        tool_parser=settings.tool_parser,
+        reasoning_parser=settings.reasoning_parser,
+        parallel=Parallel(
+            data=settings.data_parallel_size,
+            tensor=settings.tensor_parallel_size,
+            pipeline=settings.pipeline_parallel_size,
+            local=settings.data_parallel_size_local,
+            address=settings.data_parallel_address,
+            port=settings.data_parallel_rpc_port,
+            backend=settings.data_parallel_backend,
+        ),
+    )
+
+
+def run_here(settings: Settings, first: int) -> None:
+    """Run this machine's ranks, from number ``first`` on, until SIGTERM. Blocks.
+
+    Raises:
+        InvalidInput: the settings leave no ranks to this machine, or do not say where the server is.
+        AskaheadError: the model cannot be loaded, a rank has died, or the server is gone.
+    """
+    others = settings.data_parallel_size - first
+    if settings.data_parallel_address is None or (settings.data_parallel_size_local or others) not in range(
+        1, others + 1
+    ):
+        raise InvalidInput(
+            "ranks without a server need --data-parallel-address, where the server is, and a --data-parallel-size that"
+            " counts them and those before them"
+        )
+    run_ranks(engine_options(settings, resolve(settings.model, data_dir=settings.data_dir, progress=log.info)), first)
