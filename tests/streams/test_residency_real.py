@@ -12,8 +12,8 @@ from streams.manager import Limits, Manager
 from streams.session import Session
 from tests.streams.kit import InstantLog
 
-ROUNDS = 3
-WATCHDOG_SECONDS = 500
+ROUNDS = 2
+WATCHDOG_SECONDS = 300
 
 
 async def ask(manager: Manager, session: Session) -> str:
@@ -32,11 +32,11 @@ async def test_twelve_streams_take_turns_in_a_pool_that_holds_three(vllm_engine:
     answers: dict[str, str] = {}
     async with asyncio.timeout(WATCHDOG_SECONDS), Manager(vllm_engine, Limits(), InstantLog()) as manager:
         # As if the pool were smaller; what is held is checked against this.
-        manager.budget.ranks[0].limit = 3 * 1024
+        manager.budget.ranks[0].limit = 3 * 256
         sessions = [await manager.create(name) for name in data]
         for part in range(ROUNDS):
             for session in sessions:
-                new = [f"{session.id} {part} value {number * 37 % 100}" for number in range(25)]
+                new = [f"{session.id} {part} value {number * 37 % 100}" for number in range(10)]
                 data[session.id] += new
                 await manager.push(session, new)
                 await session.resident(session.queue.total_pushed, 60)
