@@ -176,8 +176,10 @@ class Core:
                 ),
             )
             journal = self.journal
-            await self._stack.enter_async_context(journal)
             log = RedisLog(journal, self.leases)
+            # Last of all, when everything is written.
+            self._stack.push_async_callback(self._give_up, log)
+            await self._stack.enter_async_context(journal)
             manager = await self._stack.enter_async_context(Manager(engine, limits, log))
             await self._stack.enter_async_context(self.webhooks)
             flash = FlashQueries(
@@ -213,6 +215,12 @@ class Core:
         self._back = True
         facts = engine.facts
         logger.info("ready: %s, context %d, KV cache %d tokens", facts.name, facts.context, manager.budget.capacity)
+
+    async def _give_up(self, log: RedisLog) -> None:
+        """Leave the sessions to other servers, which need not wait for the leases to expire."""
+        if log.fences:
+            with suppress(RedisError):
+                await self.leases.release(log.fences)
 
     def _lost(self, session_id: str) -> None:
         if self._ownership is not None:

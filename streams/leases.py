@@ -152,10 +152,19 @@ class Leases:
             for session_id, watched in zip(fences, kept, strict=True)
         }
 
-    async def release(self, session_id: str, fence: int) -> None:
-        """Own a session no more, so that another server can have it at once. Raises RedisError."""
-        async with in_time():
-            await self._call(_RELEASE, session_id, str(fence))
+    async def release(self, fences: Mapping[str, int]) -> None:
+        """Own sessions no more, so that another server can have them at once.
+
+        Args:
+            fences: of each; where it is not this any more, nothing happens.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        async with in_time(), self._redis.pipeline(transaction=False) as pipe:
+            for session_id, fence in fences.items():
+                pipe.eval(_RELEASE, 3, *self._keys(session_id), *self._owner(), fence)
+            await execute(pipe)
 
     async def owners(self, session_ids: Sequence[str]) -> list[Replica | None]:
         """Who owns each of these sessions; None where nobody does. Raises RedisError."""

@@ -49,7 +49,7 @@ _DELETE_SECONDS = 2.0
 _FREEZE_SECONDS = 30.0
 # How long a client waits for a session to be gone from the store.
 _END_SECONDS = 10.0
-# How long deletions get to end when the server goes down.
+# How long deletions and batches get to end when the server goes down.
 _CLOSE_SECONDS = 2.0
 # How long a client waits for what it sent to be written.
 _WRITE_SECONDS = 5.0
@@ -143,6 +143,7 @@ class Manager:
             for task in self._endings:
                 task.cancel()
             await asyncio.gather(*self._endings, return_exceptions=True)
+        await self._reading.finish(_CLOSE_SECONDS)
         await self._reading.stop(*self._sessions.values())
         await asyncio.gather(*map(self._release, self._sessions.values()))
         for holding in self._holdings:

@@ -145,7 +145,7 @@ class Ownership:
             logger.error("session %s stays as it is in Redis: %s", session_id, error)
             self._left.add(session_id)
             self._log.forget(session_id)
-            await self._leases.release(session_id, claimed)
+            await self._leases.release({session_id: claimed})
             return None
 
     async def _go_on(self, session_id: str, stored: Stored, fence: int) -> Session:

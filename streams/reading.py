@@ -56,10 +56,22 @@ class Reading:
         self._listener = listener
         self._loops: dict[Session, asyncio.Task[None]] = {}
         self._cold: Sequence[deque[Session]] = ()
+        self._finishing = False
 
     def start(self, session: Session) -> None:
         """Read what is pushed from now on."""
         self._loops[session] = asyncio.create_task(self._run(session), name=f"ingest-{session.id}")
+
+    async def finish(self, seconds: float) -> None:
+        """Read nothing new. What is being read settles, as far as it is resident at the end of its slice.
+
+        Args:
+            seconds: how long that may take.
+        """
+        self._finishing = True
+        busy = [task for session, task in self._loops.items() if session.unsettled()]
+        if busy:
+            await asyncio.wait(busy, timeout=seconds)
 
     async def stop(self, *sessions: Session) -> None:
         """Read nothing more."""
@@ -108,7 +120,7 @@ class Reading:
 
     async def _run(self, session: Session) -> None:
         try:
-            while session.failure is None:
+            while session.failure is None and not self._finishing:
                 await session.work(self._sliding.expires_in(session))
                 await self._engine.ready()
                 self._sliding.tend(session)
@@ -139,8 +151,12 @@ class Reading:
         session.take()
         await self._chat.retire(session)
         goal = session.timeline.tokens
+
+        def stop() -> bool:
+            return session.turning or self._finishing
+
         try:
-            done = await session.held.read(goal, computed=session.computed, stop=lambda: session.turning)
+            done = await session.held.read(goal, computed=session.computed, stop=stop)
         except EngineUnavailable as error:
             logger.warning("session %s was not read to its end: %s", session.id, error.message)
             session.computed, done = 0, False

@@ -35,6 +35,7 @@ _PING = b"hb"
 _ACKNOWLEDGED = ("pushed", "dropped", "pending", "total_pushed", "total_dropped", "data_version")
 _MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
 # What a client that misses events is closed with: try again later.
+_GOING_AWAY = 1001
 _TRY_AGAIN = 1013
 # How long a client has to answer a close frame.
 _CLOSE_SECONDS = 1.0
@@ -93,6 +94,8 @@ class Socket(Generic[M]):
             for result in results:
                 if isinstance(result, SubscriptionEnded) and tell_lost(self._request, result.reason):
                     closing = _TRY_AGAIN.to_bytes(2, "big") + result.reason.encode()
+                elif isinstance(result, SubscriptionEnded) and result.reason == "shutdown":
+                    closing = _GOING_AWAY.to_bytes(2, "big") + b"the server stops"
                 elif isinstance(result, TimeoutError):
                     log.info("request %s was cut off: its client does not read or is silent", request_id(self._request))
                 elif isinstance(result, Exception) and not isinstance(result, _ENDINGS):
@@ -104,7 +107,8 @@ class Socket(Generic[M]):
         """Exchange close frames; the connection is not reused.
 
         Args:
-            closing: status and reason. There are none, as official clients expect, but where a client misses events.
+            closing: status and reason. There are none, as official clients expect, but where a client misses events
+                or the server stops.
         """
         transport = self._request.transport
         if transport is None or transport.is_closing():

@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from flashquery import keys
+from streams import keys as stream_keys
 from tests.servers import FAST, Server
 
 SECONDS = 30.0
@@ -119,7 +120,7 @@ async def test_a_socket_to_any_replica_pushes_and_hears(pair: tuple[Replica, Rep
         assert (refused["type"], refused["data"]["code"]) == ("error", 400)
 
 
-async def listen(replica: Replica, after: str, heard: list[tuple[str, str]]) -> None:
+async def listen(replica: Replica, after: str, heard: list[tuple[str, str]], connected: asyncio.Event) -> None:
     """Note the id and the kind of each event until the connection ends."""
     headers = {"Last-Event-ID": after} if after else {}
     async with replica.http.get(
@@ -130,7 +131,9 @@ async def listen(replica: Replica, after: str, heard: list[tuple[str, str]]) -> 
             while True:
                 frame = (await stream.content.readuntil(b"\n\n")).decode()
                 fields = dict(line.split(": ", 1) for line in frame.strip().splitlines() if not line.startswith(":"))
-                if "id" in fields and fields["event"] != "connected":
+                if fields.get("event") == "connected":
+                    connected.set()
+                elif "id" in fields:
                     ms, _, seq = fields["id"].partition(":s.")
                     heard.append((f"{ms}-{seq}", fields["event"]))
         except (aiohttp.ClientError, asyncio.IncompleteReadError):
@@ -149,7 +152,9 @@ async def test_a_dead_owner_s_streams_have_another_and_its_listener_misses_nothi
 ) -> None:
     owner, survivor = pair
     heard: list[tuple[str, str]] = []
-    listening = asyncio.create_task(listen(owner, "", heard))
+    connected = asyncio.Event()
+    listening = asyncio.create_task(listen(owner, "", heard, connected))
+    await connected.wait()
     versions = [await push(owner, f"price {number}") for number in range(1, 6)]
     stop = asyncio.Event()
     acknowledged: list[str] = []
@@ -172,7 +177,7 @@ async def test_a_dead_owner_s_streams_have_another_and_its_listener_misses_nothi
     await asyncio.gather(pushing, listening)
     # Cached answers never stop.
     assert all(query["value"] for query in (await survivor.ok("GET", "/v1/sessions/s/flash"))["data"])
-    resumed = asyncio.create_task(listen(survivor, heard[-1][0].replace("-", ":s."), heard))
+    resumed = asyncio.create_task(listen(survivor, heard[-1][0].replace("-", ":s."), heard, connected))
     while True:
         status, found = await survivor.call("GET", "/v1/sessions/s")
         if status == 200:
@@ -188,7 +193,7 @@ async def test_a_dead_owner_s_streams_have_another_and_its_listener_misses_nothi
         answers: list[dict[str, Any]] = []
         while not answers or not all(query["fresh"] for query in answers):
             answers = (await survivor.ok("GET", "/v1/sessions/s/flash?wait=10"))["data"]
-        while len(heard) < len(await told(redis)):
+        while heard[-1] != (await told(redis))[-1]:
             await asyncio.sleep(0.02)
     resumed.cancel()
     await asyncio.gather(resumed, return_exceptions=True)
@@ -196,3 +201,24 @@ async def test_a_dead_owner_s_streams_have_another_and_its_listener_misses_nothi
     assert [kind for _, kind in heard].count("data_updated") == last, "every version"
     text = (await survivor.ok("GET", "/v1/sessions/s/stats"))["count"]
     assert text >= len(versions) + len(acknowledged) + 1
+
+
+async def test_a_server_that_is_stopped_leaves_its_streams_to_others_at_once(
+    pair: tuple[Replica, Replica], redis: Redis
+) -> None:
+    owner, other = pair
+    ack = await owner.ok("POST", "/v1/sessions/s/push", {"data": [f"price {number}" for number in range(50)]})
+    async with owner.http.ws_connect("/v1/sessions/s/ws") as socket:
+        assert (await socket.receive_json(timeout=SECONDS))["type"] == "connected"
+        stopping = asyncio.create_task(asyncio.to_thread(owner.server.stop))
+        while (message := await socket.receive(timeout=SECONDS)).type is aiohttp.WSMsgType.TEXT:
+            continue
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.GOING_AWAY)
+    assert await stopping == 0
+    holder = await redis.get(stream_keys.owner("s"))
+    assert holder is None or holder.decode().endswith(other.server.url)
+    async with asyncio.timeout(SECONDS):
+        while (await other.call("GET", "/v1/sessions/s"))[0] != 200:
+            await asyncio.sleep(0.02)
+    found = await other.ok("GET", f"/v1/sessions/s/flash?after={ack['total_pushed']}")
+    assert found["data_version"] >= 1
