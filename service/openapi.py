@@ -128,7 +128,7 @@ def add_routes(app: web.Application, operations: Iterable[Operation]) -> None:
     for operation in operations:
         handler = operation.handler
         if operation.needs_key:
-            handler = passed_on(handler, anywhere=operation.anywhere)
+            handler = passed_on(handler, path=operation.path, anywhere=operation.anywhere)
             handler = guarded(handler, streams=operation.streams, waits=operation.waits, tells_all=operation.tells_all)
         if operation.method == "GET":
             app.router.add_get(operation.path, handler, allow_head=not operation.streams)

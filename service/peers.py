@@ -177,16 +177,19 @@ async def _relay(request: web.Request, reply: aiohttp.ClientResponse) -> web.Str
 PEERS = web.AppKey("peers", Peers)
 
 
-def passed_on(handler: Handler, *, anywhere: bool) -> Handler:
+def passed_on(handler: Handler, *, path: str, anywhere: bool) -> Handler:
     """A handler that leaves requests to the owner of the session that their path or header names.
 
     Args:
         handler: serves the operation.
+        path: its route.
         anywhere: any server can, unless the request waits for data of its own to be read (``after``).
     """
 
+    in_path = path.startswith("/v1/sessions/{id}")
+
     async def run(request: web.Request) -> web.StreamResponse:
-        session_id = request.match_info.get("id") or request.headers.get(SESSION_HEADER)
+        session_id = request.match_info["id"] if in_path else request.headers.get(SESSION_HEADER)
         here = session_id is None or FORWARDED in request.headers or (anywhere and "after" not in request.query)
         if here or not _ID.fullmatch(session_id or "") or not request[CLIENT].sees(session_id or ""):
             return await handler(request)

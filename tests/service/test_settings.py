@@ -106,7 +106,6 @@ def test_secrets_stay_out_of_texts() -> None:
     [
         "redis://:hidden/word@localhost",
         "redis://:hidden@[localhost",
-        "redis://:hidden℀@localhost",
         "redis://:hidden@localhost:port",
         "http://:hidden@localhost",
     ],

@@ -12,8 +12,9 @@ from streams.session import Session
 
 
 def described(session: Session, manager: Manager, ready: Ready | None) -> dict[str, Any]:
-    """The session, ``session``; and for old clients, if it is one of theirs, ``old``."""
+    """The session, ``session``; for old clients, if it is one of theirs, ``old``; and ``at``, its place in lists."""
     return {
+        "at": [int(session.created * 1000), session.id],
         "session": SessionObject.of(session, ready).model_dump(exclude_none=True),
         "old": summary(session, manager) if is_legacy(session) else None,
     }

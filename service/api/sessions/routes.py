@@ -58,7 +58,7 @@ async def list_sessions(request: web.Request) -> web.Response:
     manager, flash = core.manager, core.flash
     shown = [described(session, manager, flash.ready(session)) for session in visible(request).all()]
     shown += [seen for seen in await core.elsewhere() if client.sees(seen["session"]["id"])]
-    shown.sort(key=lambda seen: (seen["session"]["created"], seen["session"]["id"]))
+    shown.sort(key=lambda seen: seen["at"])
     old = [seen["old"] for seen in shown if seen["old"] is not None]
     listed = {
         "object": "list",
