@@ -11,7 +11,7 @@ from service.settings import Settings
 from tests.engine.fast import FastEngine
 
 
-def load(settings: Settings, _: object) -> FastEngine:
+def load(settings: Settings, *_: object) -> FastEngine:
     context = settings.context or 4096
     return FastEngine(context=context, kv_capacity=16 * context)
 
