@@ -83,12 +83,14 @@ class Reading:
 
     async def survive(self) -> None:
         """Whenever the engine has died and another is there, have it read what there is, newest used first."""
-        while True:
-            await self._engine.lost()
-            for holding in self._holdings:
-                holding.forget()
-            await self._engine.ready()
-            await self.restore(sorted(self._loops, key=lambda session: -session.last_used))
+        async with asyncio.TaskGroup() as restores:
+            while True:
+                # It may die again while streams are being read.
+                await self._engine.lost()
+                for holding in self._holdings:
+                    holding.forget()
+                await self._engine.ready()
+                restores.create_task(self.restore(sorted(self._loops, key=lambda session: -session.last_used)))
 
     async def restore(self, sessions: Iterable[Session]) -> None:
         """Read streams that are not resident, on each rank one after another in this order, as long as nobody has to
