@@ -122,6 +122,9 @@ class DeathMachine(EngineMachine):
                     )
                 )
 
+            # A turn has its stream read once more when it is quiet, and gives back what was read ahead then.
+            await until(lambda: at_rest(self.manager) and self.nothing_is_kept_back())
+
         self.replace()
         self.engine.ingest_gate.set()
         self.runner.run(rest())
@@ -133,8 +136,11 @@ class DeathMachine(EngineMachine):
             assert (session.pending, session.running, session.turning) == (0, 0, False)
         assert self.manager.questions.running == self.manager.questions.waiting == 0
         assert self.engine.running == 0
-        warmed = sum(1 for session in self.manager.sessions() if session.ahead is not None)
-        assert warmed or self.manager.budget.granted == held_by_sessions(self.manager)
+
+    def nothing_is_kept_back(self) -> bool:
+        """The budget has granted what streams hold, and what was read ahead of them."""
+        warmed = any(session.ahead is not None for session in self.manager.sessions())
+        return warmed or self.manager.budget.granted == held_by_sessions(self.manager)
 
     @invariant()
     def versions_never_go_down_and_nothing_fails(self) -> None:
