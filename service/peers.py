@@ -28,8 +28,8 @@ FORWARDED = "x-askahead-forwarded"
 """Header of a request that was passed on: it is not passed on again."""
 
 _CONNECT_SECONDS = 2.0
-# The owner bounds how long it takes. An answer has heartbeats or ends.
-_SILENCE_SECONDS = 120.0
+# The owner bounds how long an answer takes; this is for one that has vanished.
+_SILENCE_SECONDS = 600.0
 _CHUNK = 1 << 16
 _PER_CONNECTION = frozenset(
     {
@@ -110,6 +110,8 @@ class Peers:
             (name, value) for name, value in request.headers.items() if name.lower() not in _PER_CONNECTION
         )
         headers[FORWARDED] = self._me.id
+        # The body has been unpacked on its way in.
+        headers.popall(hdrs.CONTENT_ENCODING, None)
         data: Any = body
         if body is None and request.body_exists:
             data = request.content.iter_chunked(_CHUNK)

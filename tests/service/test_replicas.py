@@ -85,6 +85,8 @@ async def test_any_replica_answers_for_all_sessions(pair: tuple[Replica, Replica
     assert (await other.ok("POST", "/v1/sessions/s/generate", asked))["text"] == (
         await owner.ok("POST", "/v1/sessions/s/generate", asked)
     )["text"]
+    async with other.http.post("/v1/sessions/s/push", json={"data": "packed"}, compress="gzip") as response:
+        assert (response.status, (await response.json())["total_pushed"]) == (200, 2)
     async with asyncio.timeout(SECONDS):
         while [one["id"] for one in (await other.ok("GET", "/v1/sessions"))["data"]] != ["s"]:
             await asyncio.sleep(0.05)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from streams import keys, log
 from streams.engine.base import Sampling
 from streams.entries import BUILTIN
-from streams.errors import Conflict
+from streams.errors import Conflict, ContextLengthExceeded
 from streams.journal import Journal
 from streams.leases import Leases, Replica
 from streams.log import RedisLog
@@ -233,3 +236,63 @@ async def test_an_owner_that_was_believed_dead_loses_what_it_had(redis: Redis) -
             await survivor.manager.push(survivor.manager.get("s"), ["more"])
             await settled(survivor.manager.get("s"))
             assert survivor.manager.get("s").version == 2
+
+
+STEPS = st.lists(
+    st.sampled_from(["push", "push three", "push and read", "turn", "edit", "freeze", "restart"]),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(steps=st.lists(STEP, min_size=1, max_size=12), windowed=st.booleans(), small=st.booleans())
+async def test_whatever_happened_comes_back(redis: Redis, steps: list[str], windowed: bool, small: bool) -> None:
+    await redis.flushall()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "_SMALL", 1 if small else 1 << 20)
+        said: list[Message] = []
+        before: dict[str, Any] | None = None
+        for part in _parts(steps):
+            async with serving(redis) as server:
+                if before is None:
+                    window = Window(1024 if windowed else None)
+                    session = await server.manager.create("s", type=BUILTIN["iot"], window=window)
+                else:
+                    session = server.manager.get("s")
+                    assert shown(session) == before
+                await _happen(server, session, part, said)
+                before = shown(session)
+
+
+def _parts(steps: list[str]) -> list[list[str]]:
+    """The steps between restarts; nothing happens after the last."""
+    parts: list[list[str]] = [[]]
+    for step in steps:
+        if step == "restart":
+            parts.append([])
+        else:
+            parts[-1].append(step)
+    return [*parts, []]
+
+
+async def _happen(server: Server, session: Session, steps: list[str], said: list[Message]) -> None:
+    for step in steps:
+        match step:
+            case "push" | "push three" | "push and read":
+                items = [READING | {"val": number} for number in range(3 if step == "push three" else 1)]
+                await server.manager.push(session, [*items, "x" * 60])
+            case "turn":
+                said += [Message("user", f"Question {len(said)}?")]
+                said += [await turn(server, session, *said)]
+            case "edit":
+                said[:] = [Message("user", "Something else?")]
+                said += [await turn(server, session, *said)]
+            case "freeze":
+                with contextlib.suppress(Conflict, ContextLengthExceeded):
+                    await server.manager.freeze(session)
+        if step == "push and read":
+            await settled(session)
+    await settled(session)
+    await until(lambda: not server.manager.moving(session))
+    await server.journal.flush(SECONDS)
