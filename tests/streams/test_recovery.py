@@ -238,11 +238,7 @@ async def test_an_owner_that_was_believed_dead_loses_what_it_had(redis: Redis) -
             assert survivor.manager.get("s").version == 2
 
 
-STEPS = st.lists(
-    st.sampled_from(["push", "push three", "push and read", "turn", "edit", "freeze", "restart"]),
-    min_size=1,
-    max_size=12,
-)
+STEP = st.sampled_from(["push", "push three", "push and read", "turn", "edit", "freeze", "restart"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
