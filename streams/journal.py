@@ -166,6 +166,7 @@ class Journal:
             fence: number of this server's ownership; its flushes are counted from 1.
             logged: number of the newest record of its log.
         """
+        self.close(session_id)
         self._lanes[session_id] = _Lane(fence, logged)
 
     def close(self, session_id: str) -> None:

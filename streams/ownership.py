@@ -62,12 +62,18 @@ class Ownership:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Ownership:
-        await self._adopt()
-        self._tasks = [
-            asyncio.create_task(self._repeat(self._renew, _RENEWAL, self._new), name="renew-leases"),
-            asyncio.create_task(self._repeat(self._adopt, _SEARCH, asyncio.Event()), name="adopt-sessions"),
-        ]
+        # What is back must be kept while the rest is still coming back.
+        self._begin(self._renew, _RENEWAL, self._new, "renew-leases")
+        try:
+            await self._adopt()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        self._begin(self._adopt, _SEARCH, asyncio.Event(), "adopt-sessions")
         return self
+
+    def _begin(self, work: Callable[[], Awaitable[None]], share: float, now: asyncio.Event, name: str) -> None:
+        self._tasks.append(asyncio.create_task(self._repeat(work, share, now), name=name))
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
