@@ -3,6 +3,9 @@ from __future__ import annotations
 import socket
 import threading
 
+import pytest
+
+from streams.engine import lifeline
 from streams.engine.lifeline import Lifelines, outlive
 
 SECONDS = 30.0
@@ -21,7 +24,9 @@ def following(port: int, ended: threading.Event) -> threading.Thread:
     return thread
 
 
-def test_the_other_side_waits_for_the_server_and_notices_its_end() -> None:
+def test_the_other_side_waits_for_the_server_and_notices_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    # So that it has found the server long before that ends.
+    monkeypatch.setattr(lifeline, "_RETRY_SECONDS", 0.02)
     port, lost = free_port(), threading.Event()
     # vLLM, to whom ranks come first, says something else there.
     with socket.create_server(("127.0.0.1", port)) as other:
