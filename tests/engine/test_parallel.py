@@ -17,6 +17,7 @@ from streams.errors import EngineUnavailable
 from streams.manager import Limits, Manager
 from streams.session import Session
 from tests.engine.test_engine import data
+from tests.streams.kit import InstantLog
 
 # Two loads, on a machine that may do other things.
 pytestmark = pytest.mark.timeout(600)
@@ -40,7 +41,7 @@ async def ask(engine: VllmEngine, prompt: list[int], rank: int) -> tuple[list[in
 
 
 async def question(manager: Manager, session: Session) -> tuple[str, int]:
-    prompt = manager.questions.prompt(session, manager.questions.encode(QUESTION))
+    prompt = await manager.questions.prompt(session, manager.questions.encode(QUESTION))
     reply = manager.questions.reply(prompt, Sampling(max_tokens=4))
     text = "".join([delta.content async for delta in reply.deltas()])
     return text, reply.cached_tokens
@@ -68,13 +69,13 @@ async def test_what_a_rank_holds_is_its_own(ranked: VllmEngine, vllm_engine: Vll
 
 async def test_streams_are_spread_and_questions_follow_them(ranked: VllmEngine, vllm_engine: VllmEngine) -> None:
     lines = [f"sensor {n}: {n * 37 % 101}" for n in range(40)]
-    async with Manager(vllm_engine, Limits()) as one:
-        session = one.create("s")
+    async with Manager(vllm_engine, Limits(), InstantLog()) as one:
+        session = await one.create("s")
         await one.push(session, lines)
         await session.resident(len(lines), 60)
         alone, _ = await question(one, session)
-    async with Manager(ranked, Limits()) as manager:
-        sessions = [manager.create(name) for name in ("a", "b")]
+    async with Manager(ranked, Limits(), InstantLog()) as manager:
+        sessions = [await manager.create(name) for name in ("a", "b")]
         assert [session.rank for session in sessions] == [0, 1]
         await asyncio.gather(*(manager.push(session, lines) for session in sessions))
         await asyncio.gather(*(session.resident(len(lines), 60) for session in sessions))

@@ -168,7 +168,7 @@ async def test_a_server_that_stops_closes_its_sockets(redis: Redis, tmp_path: Pa
         async with raw(client, WS) as socket:
             await socket.receive()
             frames, _ = await asyncio.gather(socket.rest(), client.server.close())
-            assert frames == [(CLOSE, b"")]
+            assert frames == [(CLOSE, (1001).to_bytes(2, "big") + b"the server stops")]
 
 
 async def test_a_client_that_breaks_off_is_forgotten(client: apps.Client) -> None:
