@@ -140,17 +140,21 @@ class FlashQueries:
             **options,
         )
         stored = [*registrations.save(session.id, query), *registrations.number(session.id, query.id)]
+
+        def begin(_: int) -> None:
+            # It may have been removed, or its session be gone, by now.
+            if query in standing.registry and self._standing.get(session.id) is standing:
+                self._watch(session, query)
+                self._start(session, standing)
+                self._announce(session)
+
         try:
-            await self._journal.write(session.id, stored)
+            await self._journal.write(session.id, stored, begin)
         except Unavailable:
             standing.registry.remove(query.id)
             # In case that it was stored after all.
             self._journal.put(session.id, ("query", query.id), registrations.drop(session.id, query.id))
             raise
-        if query in standing.registry:
-            self._watch(session, query)
-            self._start(session, standing)
-            self._announce(session)
         return query
 
     async def change(self, session: Session, query_id: int, **changes: Unpack[Changes]) -> FlashQuery:

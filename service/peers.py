@@ -120,7 +120,7 @@ class Peers:
                 request.method, _at(owner, request.raw_path), headers=headers, data=data, allow_redirects=False
             ) as reply:
                 return await _relay(request, reply)
-        except (aiohttp.ClientConnectionError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             if request.get("relaying"):
                 # What was sent cannot be taken back: the client sees a stream that broke off.
                 raise ConnectionAbortedError("the session's owner broke off") from error

@@ -257,7 +257,7 @@ class Journal:
                 retry_after=2,
             ) from None
 
-    async def sure(self, session_id: str, *, timeout: float = _WRITE_SECONDS) -> None:
+    async def sure(self, session_id: str, *, timeout: float | None) -> None:
         """Wait until of each write that somebody gave up waiting for it is known whether it is written.
 
         Raises:

@@ -147,6 +147,9 @@ class Leases:
                 arguments = (fence, *_pairs(meta[session_id]))
                 pipe.eval(_RENEW, 3, *self._keys(session_id), *self._owner(), *arguments)
             kept = await execute(pipe)
+        for refused in kept:
+            if isinstance(refused, RedisError):
+                raise refused  # which says nothing of who owns what
         return {
             session_id: float(watched) if isinstance(watched, bytes) else None
             for session_id, watched in zip(fences, kept, strict=True)

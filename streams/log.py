@@ -196,7 +196,7 @@ class RedisLog:
                 retry_after=2,
             ) from None
         try:
-            await self._journal.sure(session.id)
+            await self._journal.sure(session.id, timeout=timeout)
             yield
         finally:
             session.reading.release()

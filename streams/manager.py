@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -433,7 +434,11 @@ class Manager:
                 session.arriving -= tokens
             raise
         if dropped:
-            await self._log.write(session, Dropped(first, first + dropped - 1), lambda: None, timeout=_WRITE_SECONDS)
+            # What was pushed is stored: it must not be refused because this is not.
+            with suppress(Unavailable):
+                await self._log.write(
+                    session, Dropped(first, first + dropped - 1), lambda: None, timeout=_WRITE_SECONDS
+                )
         return dropped
 
     async def freeze(self, session: Session) -> int:

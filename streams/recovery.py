@@ -86,6 +86,8 @@ def rebuild(session: Session, stored: Stored) -> None:
     for packed in stored.records:
         replay.apply(codec.unpack(packed))
     replay.end()
+    # What turns computed was in another engine's prefix cache.
+    session.computed = 0
     if stored.last_used is not None and stored.seen is not None:
         # The time that no server was there is nobody's idleness.
         session.last_used = time.time() - max(0.0, stored.seen - stored.last_used)

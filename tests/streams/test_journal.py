@@ -191,9 +191,9 @@ async def test_a_write_that_did_not_leave_is_taken_back_and_one_that_may_have_is
         with pytest.raises(Unavailable):
             await journal.sure("s", timeout=0.05)
         losing.gate.set()
-        await journal.sure("s")
+        await journal.sure("s", timeout=SECONDS)
         assert applied == ["sent"]
-        await journal.sure("s")
+        await journal.sure("s", timeout=SECONDS)
     assert await noted(losing) == ["sent"]
 
 
