@@ -35,6 +35,8 @@ from streams.session import Session, gone
 
 logger = logging.getLogger(__name__)
 
+_GIVE_UP_SECONDS = 1.0
+
 
 class Core:
     """Use as an async context manager: it owns the streams and Flash Queries, and the task that brings them up.
@@ -218,9 +220,10 @@ class Core:
 
     async def _give_up(self, log: RedisLog) -> None:
         """Leave the sessions to other servers, which need not wait for the leases to expire."""
-        if log.fences:
-            with suppress(RedisError):
-                await self.leases.release(log.fences)
+        if log.fences and not self.journal.failing:
+            with suppress(RedisError, TimeoutError):
+                async with asyncio.timeout(_GIVE_UP_SECONDS):
+                    await self.leases.release(log.fences)
 
     def _lost(self, session_id: str) -> None:
         if self._ownership is not None:

@@ -22,6 +22,10 @@ from streams.session import Session, gone
 from streams.store import execute, in_time
 
 
+# A session that is deleted in this moment must not come back as nothing but this.
+_WATCHED = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'watched', ARGV[1]) end"
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """A session's queries and answers, as of one moment.
@@ -132,8 +136,7 @@ class Other:
 
     async def touch(self) -> None:
         async with in_time():
-            if await self._redis.exists(keys.meta(self._id)):
-                await self._redis.hset(keys.meta(self._id), "watched", str(time.time()))
+            await self._redis.eval(_WATCHED, 1, keys.meta(self._id), str(time.time()))
 
     async def look(self) -> Look:
         async with in_time(), self._redis.pipeline(transaction=False) as pipe:

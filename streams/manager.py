@@ -201,7 +201,9 @@ class Manager:
             # A client that hangs up must not leave one that nobody has.
             await uninterrupted(self._log.begin(session_id, options))
         except BaseException:
-            self._known.pop(session_id, None)
+            # One of that name may have come back meanwhile.
+            if self._known.get(session_id) is session:
+                del self._known[session_id]
             raise
         self._start(session)
         session.wake()
@@ -238,6 +240,8 @@ class Manager:
         """
         if stored.options.model != self._fingerprint:
             raise ValueError("it was read by another model")
+        if session_id in self._sessions:
+            raise ValueError("it is here already")
         session = self._make(session_id, stored.options)
         try:
             await asyncio.to_thread(rebuild, session, stored)
