@@ -21,7 +21,6 @@ from streams.log import Options
 from streams.session import Session, gone
 from streams.store import execute, in_time
 
-
 # A session that is deleted in this moment must not come back as nothing but this.
 _WATCHED = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'watched', ARGV[1]) end"
 
