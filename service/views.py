@@ -65,8 +65,8 @@ class View(Protocol):
     async def keep(self) -> None:
         """To be called now and then while it is :meth:`pinned`."""
 
-    async def look(self) -> Look:
-        """Its queries and answers.
+    async def look(self, query_id: int | None = None) -> Look:
+        """Its queries and answers; given a query's number, of the answers only that one's.
 
         Raises:
             NotFound: it was deleted meanwhile.
@@ -98,8 +98,12 @@ class Own:
     async def keep(self) -> None:
         return  # the pin is enough
 
-    async def look(self) -> Look:
-        answers = await self._flash.cache.all(self.session.id)
+    async def look(self, query_id: int | None = None) -> Look:
+        if query_id is None:
+            answers = await self._flash.cache.all(self.session.id)
+        else:
+            answer = await self._flash.cache.get(self.session.id, query_id)
+            answers = {} if answer is None else {query_id: answer}
         # Taken after the answers, so that none of them is of a version that was not told of.
         return Look(self.session.version, list(self._flash.registry(self.session)), answers)
 
@@ -137,7 +141,7 @@ class Other:
         async with in_time():
             await self._redis.eval(_WATCHED, 1, keys.meta(self._id), str(time.time()))
 
-    async def look(self) -> Look:
+    async def look(self, query_id: int | None = None) -> Look:
         async with in_time(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(flash_keys.queries(self._id))
             pipe.hgetall(flash_keys.answers(self._id))

@@ -41,7 +41,7 @@ async def get(request: web.Request) -> web.Response:
     view, query_id = await view_of(request), flash_id(request)
 
     async def read() -> protocol.FlashObject:
-        look = await view.look()
+        look = await view.look(query_id)
         return protocol.FlashObject.of(look.query(query_id), look.answers.get(query_id), look.version)
 
     return await poll(request, view, read)
@@ -50,7 +50,7 @@ async def get(request: web.Request) -> web.Response:
 async def history(request: web.Request) -> web.Response:
     view, query_id = await view_of(request), flash_id(request)
     query = query_model(request, protocol.HistoryQuery)
-    (await view.look()).query(query_id)
+    (await view.look(query_id)).query(query_id)
     await view.touch()
     answers, more = await request.app[CORE].history.read(view.id, query_id, query.since, query.limit)
     found = protocol.FlashHistory(data=list(map(protocol.PastAnswer.of, answers)), has_more=more)
