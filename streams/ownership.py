@@ -149,7 +149,7 @@ class Ownership:
             if stored is None:
                 return None
             return await self._go_on(session_id, stored, claimed)
-        except (ValueError, TypeError, KeyError, AskaheadError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AskaheadError) as error:
             logger.error("session %s stays as it is in Redis: %s", session_id, error)
             self._left.add(session_id)
             self._log.forget(session_id)

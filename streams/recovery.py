@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Stored:
 
     Attributes:
         options: what it was created with.
-        snapshot: its state as of some record, packed; None for that of a new session.
+        state: as of some record; None for that of a new session.
         records: all after that, packed.
         number: of the newest record.
         last_used: Unix seconds; None if nobody has said so.
@@ -34,7 +35,7 @@ class Stored:
     """
 
     options: Options
-    snapshot: bytes | None
+    state: State | None
     records: tuple[bytes, ...]
     number: int
     last_used: float | None
@@ -51,7 +52,7 @@ async def read(redis: Redis, session_id: str) -> Stored | None:
 
     Raises:
         RedisError: Redis does not answer.
-        ValueError, TypeError, KeyError: what it has is not ours.
+        ValueError, TypeError, KeyError, IndexError: what it has is not ours.
     """
     async with in_time():
         meta = cast(dict[bytes, bytes], await redis.hgetall(keys.meta(session_id)))
@@ -59,7 +60,8 @@ async def read(redis: Redis, session_id: str) -> Stored | None:
     if b"options" not in meta:
         return None
     options = Options.unpack(meta[b"options"])
-    number = 0 if snapshot is None else Codec(options.type).unpack_state(snapshot).number
+    state = None if snapshot is None else await asyncio.to_thread(Codec(options.type).unpack_state, snapshot)
+    number = 0 if state is None else state.number
     records: list[bytes] = []
     while True:
         async with in_time():
@@ -70,7 +72,7 @@ async def read(redis: Redis, session_id: str) -> Stored | None:
         if len(page) < _PAGE:
             break
     used, seen = (float(meta[name]) if name in meta else None for name in (b"last_used", b"seen"))
-    return Stored(options, snapshot, tuple(records), number, used, seen)
+    return Stored(options, state, tuple(records), number, used, seen)
 
 
 def rebuild(session: Session, stored: Stored) -> None:
@@ -81,8 +83,8 @@ def rebuild(session: Session, stored: Stored) -> None:
     """
     codec = Codec(stored.options.type)
     replay = _Replay(session)
-    if stored.snapshot is not None:
-        replay.begin(codec.unpack_state(stored.snapshot))
+    if stored.state is not None:
+        replay.begin(stored.state)
     for packed in stored.records:
         replay.apply(codec.unpack(packed))
     replay.end()
