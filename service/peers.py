@@ -192,10 +192,10 @@ def passed_on(handler: Handler, *, path: str, anywhere: bool) -> Handler:
 
     async def run(request: web.Request) -> web.StreamResponse:
         session_id = request.match_info["id"] if in_path else request.headers.get(SESSION_HEADER)
-        here = session_id is None or FORWARDED in request.headers or (anywhere and "after" not in request.query)
-        if here or not _ID.fullmatch(session_id or "") or not request[CLIENT].sees(session_id or ""):
+        here = FORWARDED in request.headers or (anywhere and "after" not in request.query)
+        if here or session_id is None or not _ID.fullmatch(session_id) or not request[CLIENT].sees(session_id):
             return await handler(request)
-        owner = await request.app[PEERS].owner(session_id or "")
+        owner = await request.app[PEERS].owner(session_id)
         return await (handler(request) if owner is None else request.app[PEERS].forward(request, owner))
 
     return run

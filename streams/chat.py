@@ -18,6 +18,7 @@ from streams.budget import full
 from streams.engine.base import Engine, Priority, Sampling
 from streams.errors import Conflict, ContextLengthExceeded, InvalidInput
 from streams.holding import Holding
+from streams.journal import WRITE_SECONDS
 from streams.log import Log
 from streams.messages import Conversation, Message, Shape
 from streams.pacer import Pacer
@@ -39,9 +40,8 @@ _QUIET_SECONDS = 0.25
 _ROOM_SECONDS = 30.0
 # KV cache for a reply is granted in portions of this many tokens.
 _GROWTH = 256
-# How long a turn waits for the ingest loop, which steps aside between two slices, and for what it said to be written.
+# How long a turn waits for the ingest loop, which steps aside between two slices.
 _FREE_SECONDS = 30.0
-_WRITE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ class Chat:
             self._turned(session)
 
         # Until it is known whether it is written, nobody else may change the timeline.
-        await uninterrupted(self._log.write(session, turned, settle, timeout=_WRITE_SECONDS))
+        await uninterrupted(self._log.write(session, turned, settle, timeout=WRITE_SECONDS))
 
     # Warm turns
 

@@ -34,8 +34,10 @@ stream channel limit payload`` appends to a bounded stream and publishes the sam
 UNSURE = "outcome_unknown"
 """Code of the refusal where it cannot be told whether something was stored."""
 
+WRITE_SECONDS = 5.0
+"""How long a client waits for what it sent to be written."""
+
 _RETRY_SECONDS = 0.25
-_WRITE_SECONDS = 5.0
 # What one session may send at once: a script call holds Redis up.
 _FLUSH_BYTES = 1 << 20
 
@@ -204,11 +206,7 @@ class Journal:
             Unavailable: it does.
         """
         if self._held + size > self._limit:
-            raise Unavailable(
-                "the store (Redis) does not answer and what waits for it has reached its bound; try again shortly",
-                code="store_unavailable",
-                retry_after=2,
-            )
+            raise away(" and what waits for it has reached its bound; try again shortly")
 
     async def write(
         self,
@@ -216,7 +214,7 @@ class Journal:
         commands: Sequence[Command],
         applied: Callable[[int], None] = lambda _: None,
         *,
-        timeout: float | None = _WRITE_SECONDS,
+        timeout: float | None = WRITE_SECONDS,
     ) -> None:
         """Write records, and wait until they are. Without commands: until everything handed in before is.
 
@@ -249,13 +247,9 @@ class Journal:
             else:
                 lane.unsure.add(write.written)
                 write.written.add_done_callback(lane.unsure.discard)
-            raise Unavailable(
-                "the store (Redis) does not answer, so this was not stored; try again shortly"
-                if sure
-                else "the store (Redis) does not answer; this may have been stored or not: look before you repeat it",
-                code="store_unavailable" if sure else UNSURE,
-                retry_after=2,
-            ) from None
+            if sure:
+                raise away(", so this was not stored; try again shortly") from None
+            raise away("; this may have been stored or not: look before you repeat it", UNSURE) from None
 
     async def sure(self, session_id: str, *, timeout: float | None) -> None:
         """Wait until of each write that somebody gave up waiting for it is known whether it is written.
@@ -267,11 +261,7 @@ class Journal:
         for written in () if lane is None else tuple(lane.unsure):
             done, _ = await asyncio.wait([written], timeout=timeout)
             if not done:
-                raise Unavailable(
-                    "the store (Redis) does not answer, and what was sent to it last may be stored or not; try again",
-                    code="store_unavailable",
-                    retry_after=2,
-                )
+                raise away(", and what was sent to it last may be stored or not; try again")
 
     @staticmethod
     def moved(session_id: str) -> Unavailable:
@@ -384,3 +374,8 @@ class Journal:
 
 def _size(commands: Sequence[Command]) -> int:
     return sum(len(part) if isinstance(part, str | bytes) else 8 for command in commands for part in command)
+
+
+def away(consequence: str, code: str = "store_unavailable") -> Unavailable:
+    """The refusal for what a store that does not answer makes impossible."""
+    return Unavailable(f"the store (Redis) does not answer{consequence}", code=code, retry_after=2)

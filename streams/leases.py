@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from streams import keys
-from streams.errors import Conflict, Unavailable
+from streams.errors import Conflict
+from streams.journal import away
 from streams.store import execute, in_time
 
 # A client sends what had no reply once more: whoever made a session is told so again.
@@ -102,11 +103,7 @@ class Leases:
                 # Once more: before the session was there, somebody may have tidied its id away.
                 await self._redis.sadd(keys.SESSIONS, session_id)
         except (RedisError, OSError) as error:
-            raise Unavailable(
-                "the store (Redis) does not answer, so no session can be made; try again shortly",
-                code="store_unavailable",
-                retry_after=2,
-            ) from error
+            raise away(", so no session can be made; try again shortly") from error
         if not fence:
             raise exists(session_id)
         return cast(int, fence)

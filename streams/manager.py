@@ -24,7 +24,7 @@ from streams.errors import (
 from streams.holding import Holding
 from streams.ingest import Entry, IngestQueue
 from streams.intake import Intake, Item
-from streams.journal import UNSURE
+from streams.journal import UNSURE, WRITE_SECONDS
 from streams.leases import exists
 from streams.listening import Listener, Listeners
 from streams.log import Log, Options
@@ -52,8 +52,6 @@ _FREEZE_SECONDS = 30.0
 _END_SECONDS = 10.0
 # How long deletions and batches get to end when the server goes down.
 _CLOSE_SECONDS = 2.0
-# How long a client waits for what it sent to be written.
-_WRITE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,7 +430,7 @@ class Manager:
 
         session.arriving += tokens
         try:
-            await self._log.write(session, Pushed(entries), accept, timeout=_WRITE_SECONDS)
+            await self._log.write(session, Pushed(entries), accept, timeout=WRITE_SECONDS)
         except Unavailable as error:
             if error.code != UNSURE:
                 session.arriving -= tokens
@@ -440,9 +438,7 @@ class Manager:
         if dropped:
             # What was pushed is stored: it must not be refused because this is not.
             with suppress(Unavailable):
-                await self._log.write(
-                    session, Dropped(first, first + dropped - 1), lambda: None, timeout=_WRITE_SECONDS
-                )
+                await self._log.write(session, Dropped(first, first + dropped - 1), lambda: None, timeout=WRITE_SECONDS)
         return dropped
 
     async def freeze(self, session: Session) -> int:
@@ -463,7 +459,7 @@ class Manager:
                     session.freeze()
                     self._listeners.froze(session)
 
-                await uninterrupted(self._log.write(session, Froze(), freeze, timeout=_WRITE_SECONDS))
+                await uninterrupted(self._log.write(session, Froze(), freeze, timeout=WRITE_SECONDS))
         return session.frozen_end
 
     def _own(self, task: asyncio.Task[None]) -> None:
