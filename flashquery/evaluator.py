@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Unpack
@@ -26,7 +27,7 @@ from flashquery.schedule import Last
 from flashquery.waves import Evaluated, Standing, Waves
 from streams import keys as stream_keys
 from streams.errors import Unavailable
-from streams.journal import Journal
+from streams.journal import WRITE_SECONDS, Journal
 from streams.manager import Manager
 from streams.session import Session
 from streams.store import in_time
@@ -121,7 +122,6 @@ class FlashQueries:
             NotFound: the session was deleted meanwhile.
             Unavailable: it could not be stored, and is not registered.
         """
-        standing = self._of(session)
         check_names(session, options.get("when"))
         tokens = self._questions.encode(text)
         chosen = {choice: self._questions.encode(choice) for choice in choices or ()}
@@ -129,33 +129,33 @@ class FlashQueries:
         tree = None if choices is None else choice_tree(chosen, self._questions.eos_id)
         if schema is not None:
             self._questions.check_schema(schema, "schema")
-        query = standing.registry.add(
-            text,
-            tokens,
-            clamped(max_tokens, schema),
-            None if choices is None else tuple(choices),
-            tree,
-            schema,
-            notify=notify,
-            **options,
-        )
-        stored = [*registrations.save(session.id, query), *registrations.number(session.id, query.id)]
+        async with self._changing(session) as standing:
+            query = standing.registry.add(
+                text,
+                tokens,
+                clamped(max_tokens, schema),
+                None if choices is None else tuple(choices),
+                tree,
+                schema,
+                notify=notify,
+                **options,
+            )
+            stored = [*registrations.save(session.id, query), *registrations.number(session.id, query.id)]
 
-        def begin(_: int) -> None:
-            # It may have been removed, or its session be gone, by now.
-            if query in standing.registry and self._standing.get(session.id) is standing:
-                self._watch(session, query)
-                self._start(session, standing)
-                self._announce(session)
+            def begin(_: int) -> None:
+                if query in standing.registry:
+                    self._watch(session, query)
+                    self._start(session, standing)
+                    self._announce(session)
 
-        try:
-            await self._journal.write(session.id, stored, begin)
-        except Unavailable:
-            standing.registry.remove(query.id)
-            # In case that it was stored after all.
-            self._journal.put(session.id, ("query", query.id), registrations.drop(session.id, query.id))
-            raise
-        return query
+            try:
+                await self._journal.write(session.id, stored, begin)
+            except Unavailable:
+                standing.registry.remove(query.id)
+                # In case that it was stored after all.
+                self._journal.put(session.id, ("query", query.id), registrations.drop(session.id, query.id))
+                raise
+            return query
 
     async def change(self, session: Session, query_id: int, **changes: Unpack[Changes]) -> FlashQuery:
         """Change how a query is answered; the answer to another question than it is then is forgotten.
@@ -165,29 +165,34 @@ class FlashQueries:
             InvalidInput: the condition names statistics that there are not, or the question has no room beside any.
             Unavailable: it could not be stored, and is not changed.
         """
-        standing = self._of(session)
         check_names(session, changes.get("when"))
-        before = standing.registry.get(query_id)
-        longest = clamped(changes.get("max_tokens", before.max_tokens), before.schema)
-        values: dict[str, Any] = {**changes, "max_tokens": longest}
-        query = replace(before, **values)
-        self._check_room(session, query.tokens, map(self._questions.encode, query.choices or ()), query.with_stats)
-        commands = registrations.save(session.id, query)
-        if query.asked != before.asked:
-            commands += self.cache.drop(session.id, query_id)
-
-        def change(_: int) -> None:
-            if before not in standing.registry:
-                return  # removed meanwhile
-            standing.registry.put(query)
+        async with self._changing(session) as standing:
+            before = standing.registry.get(query_id)
+            longest = clamped(changes.get("max_tokens", before.max_tokens), before.schema)
+            values: dict[str, Any] = {**changes, "max_tokens": longest}
+            query = replace(before, **values)
+            self._check_room(session, query.tokens, map(self._questions.encode, query.choices or ()), query.with_stats)
+            commands = registrations.save(session.id, query)
             if query.asked != before.asked:
-                standing.last.pop(query_id, None)
-            self._start(session, standing)
-            self._announce(session)
+                commands += self.cache.drop(session.id, query_id)
 
-        await self._journal.write(session.id, commands, change)
-        standing.registry.get(query_id)
-        return query
+            def change(_: int) -> None:
+                standing.registry.put(query)
+                if query.asked != before.asked:
+                    standing.last.pop(query_id, None)
+                self._start(session, standing)
+                self._announce(session)
+
+            await self._journal.write(session.id, commands, change)
+            return query
+
+    @asynccontextmanager
+    async def _changing(self, session: Session) -> AsyncIterator[Standing]:
+        """The session's queries, to change one: what was asked for before is so, or is not, by then."""
+        standing = self._of(session)
+        async with self._journal.changing(session.id, standing.changing, WRITE_SECONDS):
+            session.require_live()
+            yield standing
 
     def _check_room(
         self, session: Session, question: Prefix, choices: Iterable[Prefix], with_stats: Over | None
@@ -219,29 +224,27 @@ class FlashQueries:
             NotFound: there is no such query.
             Unavailable: that could not be stored, and the query is still there.
         """
-        standing = self._of(session)
-        query = standing.registry.get(query_id)
-        commands = [
-            *registrations.drop(session.id, query_id),
-            *self._history.clear(session.id, [query_id]),
-            *self.cache.drop(session.id, query_id),
-        ]
+        async with self._changing(session) as standing:
+            standing.registry.get(query_id)
+            commands = [
+                *registrations.drop(session.id, query_id),
+                *self._history.clear(session.id, [query_id]),
+                *self.cache.drop(session.id, query_id),
+            ]
 
-        def remove(_: int) -> None:
-            if standing.registry.match(query.text) is None:
-                return
-            standing.registry.remove(query_id)
-            standing.last.pop(query_id, None)
-            standing.values.pop(query_id, None)
-            if self._notifier is not None:
-                self._notifier.forget(session.id, query_id)
-            # What an evaluation has handed in meanwhile comes behind what was written, and must not stay.
-            self._journal.put(session.id, ("history", query_id), self._history.clear(session.id, [query_id]))
-            self._journal.put(session.id, query_id, self.cache.drop(session.id, query_id))
-            self._announce(session)
+            def remove(_: int) -> None:
+                standing.registry.remove(query_id)
+                standing.last.pop(query_id, None)
+                standing.values.pop(query_id, None)
+                if self._notifier is not None:
+                    self._notifier.forget(session.id, query_id)
+                # What an evaluation has handed in meanwhile comes behind what was written, and must not stay.
+                self._journal.put(session.id, ("history", query_id), self._history.clear(session.id, [query_id]))
+                self._journal.put(session.id, query_id, self.cache.drop(session.id, query_id))
+                self._announce(session)
 
-        await self._journal.write(session.id, commands, remove)
-        return len(standing.registry)
+            await self._journal.write(session.id, commands, remove)
+            return len(standing.registry)
 
     def registry(self, session: Session) -> Registry:
         """The session's queries."""
@@ -295,6 +298,8 @@ class FlashQueries:
 
     def _start(self, session: Session, standing: Standing) -> None:
         """Have whatever is due evaluated."""
+        if self._standing.get(session.id) is not standing:
+            return  # the session is gone by now
         if standing.task is None:
             standing.task = asyncio.create_task(self._waves.run(session, standing), name=f"evaluate-{session.id}")
         standing.due.set()

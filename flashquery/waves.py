@@ -61,6 +61,7 @@ class Standing:
         values: the answer it gave.
         ready: the newest decision point, for sessions that keep one.
         task: runs the waves.
+        changing: held by whoever changes or removes a query, until that is written.
     """
 
     registry: Registry
@@ -69,6 +70,7 @@ class Standing:
     values: dict[int, str] = field(default_factory=dict)
     ready: Ready | None = None
     task: asyncio.Task[None] | None = None
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Waves:

@@ -134,7 +134,8 @@ class Holding:
         """The session's ingest loop waits for room no more, if it did."""
         for claim in [claim for claim in self._claims if claim.owner is session.held]:
             self._claims.remove(claim)
-            claim.granted.set_result(False)
+            if not claim.granted.done():
+                claim.granted.set_result(False)
         self.serve()
 
     async def release(self, owner: Resident) -> None:
@@ -160,10 +161,15 @@ class Holding:
 
     def serve(self) -> None:
         """Give room to who waits for it, if there is some now."""
-        while self._claims and self._make_room(self._claims[0].owner, self._claims[0].tokens):
-            claim = self._claims.popleft()
-            self._used[claim.owner] += 1
-            claim.granted.set_result(True)
+        while self._claims:
+            claim = self._claims[0]
+            # Whoever waited may have been cancelled and not know it yet.
+            if not claim.granted.done():
+                if not self._make_room(claim.owner, claim.tokens):
+                    return
+                self._used[claim.owner] += 1
+                claim.granted.set_result(True)
+            self._claims.popleft()
 
     # Claims
 

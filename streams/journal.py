@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,8 @@ _RETRY_SECONDS = 0.25
 _FLUSH_BYTES = 1 << 20
 
 _SCRIPT = """
-local guard = redis.call('HMGET', KEYS[1], 'fence', 'batch')
+local guard = redis.call('HMGET', KEYS[1], 'fence', 'batch', 'ended')
+if guard[3] == ARGV[1] then return 'OK' end
 if guard[1] ~= ARGV[1] then return 'FENCED' end
 if guard[2] and tonumber(guard[2]) >= tonumber(ARGV[2]) then return 'OK' end
 local at = 3
@@ -241,27 +243,41 @@ class Journal:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(write.written)
         except TimeoutError:
-            sure = lane.waiting.pop(write, None) is not None
-            if sure:
+            if lane.waiting.pop(write, None) is not None:
                 self._settle(write, None)
-            else:
-                lane.unsure.add(write.written)
-                write.written.add_done_callback(lane.unsure.discard)
-            if sure:
                 raise away(", so this was not stored; try again shortly") from None
             raise away("; this may have been stored or not: look before you repeat it", UNSURE) from None
+        finally:
+            if not write.written.done():
+                lane.unsure.add(write.written)
+                write.written.add_done_callback(lane.unsure.discard)
 
-    async def sure(self, session_id: str, *, timeout: float | None) -> None:
-        """Wait until of each write that somebody gave up waiting for it is known whether it is written.
+    @asynccontextmanager
+    async def changing(self, session_id: str, lock: asyncio.Lock, timeout: float | None) -> AsyncIterator[None]:
+        """Have what ``lock`` guards to change it, once it is known of every write that nobody waits for any more
+        whether it is written.
 
         Raises:
-            Unavailable: it is not known within ``timeout`` seconds.
+            Unavailable: it is not known, or whoever has the lock waits for the store, for ``timeout`` seconds.
         """
-        lane = self._lanes.get(session_id)
-        for written in () if lane is None else tuple(lane.unsure):
-            done, _ = await asyncio.wait([written], timeout=timeout)
-            if not done:
-                raise away(", and what was sent to it last may be stored or not; try again")
+        try:
+            async with asyncio.timeout(timeout):
+                await lock.acquire()
+        except TimeoutError:
+            raise Unavailable(
+                f"session '{session_id}' is busy and was not free in time; try again shortly",
+                code="session_busy",
+                retry_after=2,
+            ) from None
+        try:
+            lane = self._lanes.get(session_id)
+            if lane is not None and lane.unsure:
+                _, unsure = await asyncio.wait(tuple(lane.unsure), timeout=timeout)
+                if unsure:
+                    raise away(", and what was sent to it last may be stored or not; try again")
+            yield
+        finally:
+            lock.release()
 
     @staticmethod
     def moved(session_id: str) -> Unavailable:

@@ -17,7 +17,9 @@ wants to write is refused by it; no server goes on for so long without learning.
 
 
 def guard(session_id: str) -> str:
-    """Hash: ``fence``, the number of the owner, and ``batch``, that of the last flush that was applied."""
+    """Hash: ``fence``, the number of the owner; ``batch``, that of the last flush that was applied; ``ended``, the
+    number of the owner that deleted the session.
+    """
     return f"askahead:{{{session_id}}}:guard"
 
 

@@ -16,42 +16,42 @@ from redis.exceptions import RedisError
 
 from streams import keys
 from streams.errors import Conflict
-from streams.journal import away
+from streams.journal import UNSURE, away
 from streams.store import execute, in_time
 
 # A client sends what had no reply once more: whoever made a session is told so again.
 # Taking a session over forgets the number of the last flush, since flushes are counted anew under each fence.
 _CREATE = """
-if redis.call('EXISTS', KEYS[3]) == 1 then
-  if redis.call('HGET', KEYS[3], 'maker') ~= ARGV[4] then return 0 end
+if redis.call('HEXISTS', KEYS[3], 'options') == 1 then
+  if redis.call('HGET', KEYS[3], 'maker') ~= ARGV[3] then return 0 end
   return tonumber(redis.call('HGET', KEYS[1], 'fence'))
 end
 local fence = redis.call('HINCRBY', KEYS[1], 'fence', 1)
 redis.call('HDEL', KEYS[1], 'batch')
 redis.call('PERSIST', KEYS[1])
-redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
-redis.call('HSET', KEYS[3], 'maker', ARGV[4], unpack(ARGV, 5))
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('HSET', KEYS[3], 'maker', ARGV[3], unpack(ARGV, 4))
 return fence
 """
 _CLAIM = """
-if redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
+if redis.call('HEXISTS', KEYS[3], 'options') == 0 then return 0 end
 local owner = redis.call('GET', KEYS[2])
-if owner and string.sub(owner, 1, #ARGV[1] + 1) ~= ARGV[1] .. ' ' then return owner end
+if owner and (owner == ARGV[1] or string.sub(owner, 1, #ARGV[3]) ~= ARGV[3]) then return owner end
 local fence = redis.call('HINCRBY', KEYS[1], 'fence', 1)
 redis.call('HDEL', KEYS[1], 'batch')
-redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return fence
 """
 _RENEW = """
-if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[4] then return 0 end
-redis.call('SET', KEYS[2], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
-redis.call('HSET', KEYS[3], unpack(ARGV, 5))
+if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[3] then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('HSET', KEYS[3], unpack(ARGV, 4))
 return redis.call('HGET', KEYS[3], 'watched') or '0'
 """
 
 
 _RELEASE = """
-if redis.call('HGET', KEYS[1], 'fence') == ARGV[4] then redis.call('DEL', KEYS[2]) end
+if redis.call('HGET', KEYS[1], 'fence') == ARGV[1] then redis.call('DEL', KEYS[2]) end
 return 1
 """
 
@@ -71,7 +71,7 @@ class Replica:
     @classmethod
     def parse(cls, value: bytes) -> Replica:
         """The inverse of how an owner is written."""
-        name, _, url = value.decode().partition(" ")
+        name, url, *_ = value.decode().split(" ")
         return cls(name, url)
 
 
@@ -88,22 +88,31 @@ class Leases:
         self._redis = redis
         self.me = me
         self.seconds = seconds
+        # What it owned before a restart it may take at once, but not what it makes at this moment.
+        self._run = secrets.token_hex(4)
 
     async def create(self, session_id: str, meta: Mapping[str, bytes]) -> int:
         """Make a session that is this server's. Returns its fence.
 
         Raises:
             Conflict: there is one of that id.
-            Unavailable: Redis does not answer.
+            Unavailable: Redis does not answer. Where it cannot be told whether there is such a session now, the message
+                says so; if there is, it has an owner when the lease has expired.
         """
         try:
             async with in_time():
                 await self._redis.sadd(keys.SESSIONS, session_id)
+        except (RedisError, OSError) as error:
+            raise away(", so no session can be made; try again shortly") from error
+        try:
+            async with in_time():
                 fence = await self._call(_CREATE, session_id, secrets.token_hex(8), *_pairs(meta))
                 # Once more: before the session was there, somebody may have tidied its id away.
                 await self._redis.sadd(keys.SESSIONS, session_id)
         except (RedisError, OSError) as error:
-            raise away(", so no session can be made; try again shortly") from error
+            raise away(
+                f"; session '{session_id}' may have been made or not: look in a moment before you make it again", UNSURE
+            ) from error
         if not fence:
             raise exists(session_id)
         return cast(int, fence)
@@ -118,7 +127,7 @@ class Leases:
             RedisError: Redis does not answer.
         """
         async with in_time():
-            found = await self._call(_CLAIM, session_id)
+            found = await self._call(_CLAIM, session_id, f"{self.me.id} ")
         if isinstance(found, bytes):
             return Replica.parse(found)
         return cast(int, found) or None
@@ -163,7 +172,7 @@ class Leases:
         """
         async with in_time(), self._redis.pipeline(transaction=False) as pipe:
             for session_id, fence in fences.items():
-                pipe.eval(_RELEASE, 3, *self._keys(session_id), *self._owner(), fence)
+                pipe.eval(_RELEASE, 3, *self._keys(session_id), fence)
             await execute(pipe)
 
     async def owners(self, session_ids: Sequence[str]) -> list[Replica | None]:
@@ -179,7 +188,7 @@ class Leases:
     async def exists(self, session_id: str) -> bool:
         """Whether there is such a session, whoever owns it. Raises RedisError."""
         async with in_time():
-            return bool(await self._redis.exists(keys.meta(session_id)))
+            return bool(await self._redis.hexists(keys.meta(session_id), "options"))
 
     async def all(self) -> set[str]:
         """The ids of all sessions, whoever owns them. Raises RedisError."""
@@ -191,14 +200,14 @@ class Leases:
         """Take the id of a session that does not exist off the list. Raises RedisError."""
         async with in_time():
             await self._redis.srem(keys.SESSIONS, session_id)
-            if await self._redis.exists(keys.meta(session_id)):
+            if await self._redis.hexists(keys.meta(session_id), "options"):
                 await self._redis.sadd(keys.SESSIONS, session_id)
 
     async def _call(self, script: str, session_id: str, *arguments: str | bytes) -> Any:
         return await self._redis.eval(script, 3, *self._keys(session_id), *self._owner(), *arguments)
 
-    def _owner(self) -> tuple[str, str, str]:
-        return self.me.id, self.me.url, str(int(self.seconds * 1000))
+    def _owner(self) -> tuple[str, int]:
+        return f"{self.me.id} {self.me.url} {self._run}", int(self.seconds * 1000)
 
     @staticmethod
     def _keys(session_id: str) -> tuple[str, str, str]:

@@ -6,9 +6,8 @@ records outgrow the snapshot there is a new one, and they are trimmed.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +15,6 @@ import msgpack
 
 from streams import keys
 from streams.entries import EntryType, pack_type, unpack_type
-from streams.errors import Unavailable
 from streams.journal import Journal
 from streams.leases import Leases
 from streams.records import Codec, Pushed, Record
@@ -184,28 +182,16 @@ class RedisLog:
         ]
         self._journal.put(session.id, "snapshot", commands)
 
-    @asynccontextmanager
-    async def changing(self, session: Session, timeout: float | None = None) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(timeout):
-                await session.reading.acquire()
-        except TimeoutError:
-            raise Unavailable(
-                f"session '{session.id}' is busy and was not free in time; try again shortly",
-                code="session_busy",
-                retry_after=2,
-            ) from None
-        try:
-            await self._journal.sure(session.id, timeout=timeout)
-            yield
-        finally:
-            session.reading.release()
+    def changing(self, session: Session, timeout: float | None = None) -> AbstractAsyncContextManager[None]:
+        return self._journal.changing(session.id, session.reading, timeout)
 
     async def end(self, session: Session) -> None:
         session_id = session.id
         names = (keys.meta(session_id), keys.snapshot(session_id), keys.log(session_id), keys.owner(session_id))
         commands = [
             ("DEL", *names),
+            # Sent again because its reply was lost, it is known to be done.
+            ("HSET", keys.guard(session_id), "ended", self.fences[session_id]),
             ("HINCRBY", keys.guard(session_id), "fence", 1),
             ("EXPIRE", keys.guard(session_id), keys.TOMBSTONE_SECONDS),
         ]

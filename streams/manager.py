@@ -50,8 +50,9 @@ _DELETE_SECONDS = 2.0
 _FREEZE_SECONDS = 30.0
 # How long a client waits for a session to be gone from the store.
 _END_SECONDS = 10.0
-# How long deletions and batches get to end when the server goes down.
-_CLOSE_SECONDS = 2.0
+# How long deletions and batches, each, get to end when the server goes down, and how long all of it may take.
+_CLOSE_SECONDS = 1.0
+_CLOSE_SECONDS_MAX = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,16 @@ class Manager:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        closing = asyncio.create_task(self._close(), name="close-streams")
+        await asyncio.wait([closing], timeout=_CLOSE_SECONDS_MAX)
+        if closing.done():
+            await closing
+        else:
+            # It is closed next, and what waits for it ends then.
+            log.error("the engine does not react; it is not waited for")
+            closing.cancel()
+
+    async def _close(self) -> None:
         # These first: they begin deletions, and read.
         for task in self._tasks:
             task.cancel()
@@ -144,7 +155,10 @@ class Manager:
             await asyncio.gather(*self._endings, return_exceptions=True)
         await self._reading.finish(_CLOSE_SECONDS)
         await self._reading.stop(*self._sessions.values())
-        await asyncio.gather(*map(self._release, self._sessions.values()))
+        released = await asyncio.gather(*map(self._release, self._sessions.values()), return_exceptions=True)
+        for failure in released:
+            if isinstance(failure, Exception):
+                log.error("what a stream held is not released: %s", failure)
         for holding in self._holdings:
             await holding.stop()
 
@@ -195,18 +209,21 @@ class Manager:
             self._holdings[session.rank].check(head, "system")
             session.begin()
         self._known[session_id] = session
+        # A client that hangs up must not leave one that nobody has.
+        await uninterrupted(self._begin(session, options))
+        return session
+
+    async def _begin(self, session: Session, options: Options) -> None:
         try:
-            # A client that hangs up must not leave one that nobody has.
-            await uninterrupted(self._log.begin(session_id, options))
+            await self._log.begin(session.id, options)
         except BaseException:
             # One of that name may have come back meanwhile.
-            if self._known.get(session_id) is session:
-                del self._known[session_id]
+            if self._known.get(session.id) is session:
+                del self._known[session.id]
             raise
         self._start(session)
         session.wake()
         self._listeners.created(session)
-        return session
 
     def _make(self, session_id: str, options: Options) -> Session:
         rank = self.budget.place((other.rank, other.committed) for other in self._known.values())

@@ -137,8 +137,6 @@ class Ownership:
             logger.info("%d sessions are back, with queries and answers, after %.2f s", len(back), seconds)
 
     async def _take(self, session_id: str) -> Session | None:
-        if self._manager.knows(session_id):
-            return None  # it was created meanwhile
         claimed = await self._leases.claim(session_id)
         if claimed is None:
             await self._leases.tidy(session_id)

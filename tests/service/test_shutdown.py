@@ -32,6 +32,8 @@ def load(settings, card, again):
 with mock.patch.object(app, "_load_model", load):
     main.app()
 """
+# The server over an engine that has stopped in the middle of what it does.
+HUNG = FROZEN.replace("generate_gate.clear()", "ingest_gate.clear(), engine.release_gate.clear()")
 # The server over an engine that loads until it is told to give up.
 LOADING = """
 import threading
@@ -94,6 +96,17 @@ async def test_sigterm_ends_streams_sockets_and_questions(tmp_path: Path) -> Non
                 assert isinstance(result, aiohttp.ClientError)
             await stopping
             await socket.close()
+
+
+async def test_sigterm_while_the_engine_hangs(tmp_path: Path) -> None:
+    with serving(command(HUNG), tmp_path) as server:
+        async with aiohttp.ClientSession(server.url) as session:
+            async with session.post("/v1/sessions", json={"id": "s"}) as created:
+                assert created.status == 200
+            async with session.post("/v1/sessions/s/push", json={"data": "never read"}) as pushed:
+                assert pushed.status == 200
+        assert await asyncio.to_thread(server.stop) == 0
+        assert any("does not react" in line for line in server.lines)
 
 
 async def test_sigterm_while_the_model_loads(tmp_path: Path) -> None:

@@ -188,12 +188,18 @@ async def test_a_write_that_did_not_leave_is_taken_back_and_one_that_may_have_is
         with pytest.raises(Unavailable) as sure:
             await journal.write("s", note("never sent"), lambda _: applied.append("never sent"), timeout=0.05)
         assert (unsure.value.code, sure.value.code) == (UNSURE, "store_unavailable")
+        lock = asyncio.Lock()
         with pytest.raises(Unavailable):
-            await journal.sure("s", timeout=0.05)
+            async with journal.changing("s", lock, 0.05):
+                raise AssertionError
         losing.gate.set()
-        await journal.sure("s", timeout=SECONDS)
-        assert applied == ["sent"]
-        await journal.sure("s", timeout=SECONDS)
+        async with journal.changing("s", lock, SECONDS):
+            assert applied == ["sent"]
+            with pytest.raises(Unavailable) as busy:
+                async with journal.changing("s", lock, 0.05):
+                    raise AssertionError
+            assert busy.value.code == "session_busy"
+        assert not lock.locked()
     assert await noted(losing) == ["sent"]
 
 
