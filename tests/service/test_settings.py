@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, default_data_dir
+from service.settings import Settings
+from service.settings.server import default_data_dir
 
 
 def test_defaults_serve_on_loopback_without_a_key() -> None:
