@@ -72,6 +72,15 @@ async def test_a_session_comes_back_with_all_that_it_was(redis: Redis) -> None:
         assert session.version == before["counters"][0] + 1
 
 
+async def test_what_turns_computed_was_in_an_engine_that_is_gone(redis: Redis) -> None:
+    async with serving(redis) as server:
+        session = await server.manager.create("s")
+        await turn(server, session, Message("user", "Hot?"))
+        assert session.computed > 0
+    async with serving(redis) as server:
+        assert server.manager.get("s").computed == 0
+
+
 async def test_an_edited_history_comes_back_as_it_was_cut(redis: Redis) -> None:
     async with serving(redis) as server:
         session = await server.manager.create("s")
