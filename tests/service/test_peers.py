@@ -79,6 +79,13 @@ async def test_what_a_socket_pushes_to_an_owner_that_dies_is_refused(
         assert "try again" in refused["data"]["message"]
 
 
+async def test_the_last_answer_of_an_owner_arrives_as_it_was(client: apps.Client, redis: Redis) -> None:
+    last_words = b"HTTP/1.1 418 Teapot\r\nx-request-id: theirs\r\nx-said: so\r\nContent-Length: 4\r\n\r\nwhat"
+    async with owner(redis, last_words), client.post(f"{SESSION}/generate", json={"prompt": "Why?"}) as response:
+        assert (response.status, response.reason, response.headers["x-said"]) == (418, "Teapot", "so")
+        assert await response.text() == "what"
+
+
 async def test_an_answer_that_an_owner_began_breaks_off_with_it(client: apps.Client, redis: Redis) -> None:
     async with owner(redis, HALF), client.post(f"{SESSION}/generate", json={"prompt": "Why?"}) as response:
         assert response.status == 200
