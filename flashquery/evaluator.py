@@ -143,7 +143,7 @@ class FlashQueries:
             stored = [*registrations.save(session.id, query), *registrations.number(session.id, query.id)]
 
             def begin(_: int) -> None:
-                if query in standing.registry:
+                if self._standing.get(session.id) is standing and query in standing.registry:
                     self._watch(session, query)
                     self._start(session, standing)
                     self._announce(session)
