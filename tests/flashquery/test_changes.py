@@ -107,34 +107,48 @@ async def test_a_query_that_is_written_when_its_session_is_over_leaves_nothing(
     assert await in_memory_as_in_redis(losing, rig, successor) == []
 
 
-async def test_two_changes_at_once_are_both_made(losing: Losing, rig: Rig) -> None:
+async def settle(losing: Losing, first: asyncio.Task[Any], second: Coroutine[Any, Any, Any], leaves: bool) -> Any:
+    """The result of the second, which begins while the first waits, or is on its way though nobody waits any more."""
+    if leaves:
+        first.cancel()
+        await asyncio.wait([first])
+    other = asyncio.create_task(second)
+    await asyncio.sleep(0)
+    losing.gate.set()
+    if not leaves:
+        await first
+    return await other
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_two_changes_at_once_are_both_made(losing: Losing, rig: Rig, leaves: bool) -> None:
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "trend?")
+    await arrived(rig)
     first = await at_the_gate(losing, rig.flash.change(session, query.id, every=3))
-    second = asyncio.create_task(rig.flash.change(session, query.id, max_tokens=7))
-    await asyncio.sleep(0)
-    losing.gate.set()
-    await asyncio.gather(first, second)
-    (changed,) = await in_memory_as_in_redis(losing, rig, session)
+    changed = await settle(losing, first, rig.flash.change(session, query.id, max_tokens=7), leaves)
     assert changed == replace(query, every=3, max_tokens=7)
+    assert await in_memory_as_in_redis(losing, rig, session) == [changed]
 
 
-@pytest.mark.parametrize("first", ["change", "removal"])
-async def test_a_query_that_is_changed_while_it_is_removed_is_removed(losing: Losing, rig: Rig, first: str) -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_query_that_is_changed_when_it_is_removed_is_removed(losing: Losing, rig: Rig, leaves: bool) -> None:
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "trend?")
-    works = {"change": rig.flash.change(session, query.id, every=3), "removal": rig.flash.remove(session, query.id)}
-    began = await at_the_gate(losing, works.pop(first))
-    other = asyncio.create_task(works.popitem()[1])
-    await asyncio.sleep(0)
-    losing.gate.set()
-    if first == "change":
-        assert await began == replace(query, every=3)
-        assert await other == 0
-    else:
-        assert await began == 0
-        with pytest.raises(NotFound):
-            await other
+    await arrived(rig)
+    first = await at_the_gate(losing, rig.flash.remove(session, query.id))
+    with pytest.raises(NotFound):
+        await settle(losing, first, rig.flash.change(session, query.id, every=3), leaves)
+    assert await in_memory_as_in_redis(losing, rig, session) == []
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_query_that_is_removed_when_it_is_changed_is_removed(losing: Losing, rig: Rig, leaves: bool) -> None:
+    session = await rig.manager.create("s")
+    query = await rig.flash.register(session, "trend?")
+    await arrived(rig)
+    first = await at_the_gate(losing, rig.flash.change(session, query.id, every=3))
+    assert await settle(losing, first, rig.flash.remove(session, query.id), leaves) == 0
     assert await in_memory_as_in_redis(losing, rig, session) == []
 
 
@@ -150,10 +164,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Round:
-    """What is done at once."""
+    """What is done at once.
+
+    Attributes:
+        away: the store is meanwhile.
+        held_up: something else is on its way, so that nothing is sent.
+        losses: replies that are lost.
+    """
 
     steps: list[Step]
     away: bool
+    held_up: bool
     losses: int
 
 
@@ -164,7 +185,7 @@ STEPS = st.builds(
     st.integers(2, 9),
     st.none() | st.integers(0, 30),
 )
-ROUNDS = st.builds(Round, st.lists(STEPS, min_size=1, max_size=5), st.booleans(), st.integers(0, 2))
+ROUNDS = st.builds(Round, st.lists(STEPS, min_size=1, max_size=5), st.booleans(), st.booleans(), st.integers(0, 2))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
@@ -185,6 +206,9 @@ async def test_whatever_was_changed_is_so_in_memory_and_in_redis(losing: Losing,
                 losing.losses = round_.losses
                 if round_.away:
                     losing.gate.clear()
+                if round_.away and round_.held_up:
+                    rig.journal.put(session.id, "anything", [("PING",)])
+                    await until(lambda: losing.waiting)
                 works = [asyncio.create_task(do(rig, session, step)) for step in round_.steps]
                 if round_.away:
                     await asyncio.sleep(0.03)
