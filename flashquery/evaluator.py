@@ -143,7 +143,8 @@ class FlashQueries:
             stored = [*registrations.save(session.id, query), *registrations.number(session.id, query.id)]
 
             def begin(_: int) -> None:
-                if query in standing.registry:
+                # The session may be over by now.
+                if self._standing.get(session.id) is standing and query in standing.registry:
                     self._watch(session, query)
                     self._start(session, standing)
                     self._announce(session)
@@ -298,8 +299,6 @@ class FlashQueries:
 
     def _start(self, session: Session, standing: Standing) -> None:
         """Have whatever is due evaluated."""
-        if self._standing.get(session.id) is not standing:
-            return  # the session is gone by now
         if standing.task is None:
             standing.task = asyncio.create_task(self._waves.run(session, standing), name=f"evaluate-{session.id}")
         standing.due.set()

@@ -16,6 +16,7 @@ from yarl import URL
 
 from service.api.fields import SESSION_HEADER, SESSION_ID
 from service.core import Core
+from service.errors import PREPARED
 from service.keys import CLIENT
 from streams.errors import Unavailable
 from streams.intake import Item
@@ -121,7 +122,7 @@ class Peers:
             ) as reply:
                 return await _relay(request, reply)
         except (aiohttp.ClientError, TimeoutError) as error:
-            if request.get("relaying"):
+            if PREPARED in request:
                 # What was sent cannot be taken back: the client sees a stream that broke off.
                 raise ConnectionAbortedError("the session's owner broke off") from error
             raise _silent(owner, error) from error
@@ -169,7 +170,6 @@ async def _relay(request: web.Request, reply: aiohttp.ClientResponse) -> web.Str
     if reply.content_length is not None:
         response.content_length = reply.content_length
     await response.prepare(request)
-    request["relaying"] = True
     async for chunk in reply.content.iter_any():
         await response.write(chunk)
     await response.write_eof()

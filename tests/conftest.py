@@ -11,11 +11,15 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from service.valkey import embedded_valkey
+from streams import journal
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.models import resolve
 from streams.store import connect
+from tests.losing import Losing
 
 # How fast an example runs says more about what else the machine does.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -34,6 +38,14 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A client that returns bytes, of an empty server."""
     async with connect(redis_url) as client:
         await client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def losing(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Losing]:
+    """A client of the same server that loses replies when it is told to, and is retried at once."""
+    monkeypatch.setattr(journal, "_RETRY_SECONDS", 0.01)
+    async with Losing.from_url(redis_url, retry=Retry(NoBackoff(), 1)) as client:
         yield client
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -138,6 +139,36 @@ async def test_a_session_that_is_deleted_while_it_waits_leaves_nothing() -> None
         await settled(one)
         await manager.delete("one")
         assert (manager.budget.granted, engine.holds) == (0, set())
+
+
+@pytest.mark.parametrize("first", ["cancellation", "room"])
+async def test_who_is_cancelled_as_room_becomes_free_leaves_it_to_the_next(first: str) -> None:
+    async with asyncio.timeout(SECONDS), managing(pool(1, context=512)) as manager:
+        (holding,) = manager._holdings
+        reads, leaves, waits = [await manager.create(name) for name in ("reads", "leaves", "waits")]
+        may_end = asyncio.Event()
+
+        async def use(session: Session) -> bool:
+            async with holding.room(session, lambda: 300) as room:
+                await may_end.wait()
+                return room
+
+        async with contextlib.AsyncExitStack() as stack:
+            assert await stack.enter_async_context(holding.room(reads, lambda: 300))
+            leaving, waiting = asyncio.create_task(use(leaves)), asyncio.create_task(use(waits))
+            await until(lambda: len(holding._claims) == 2)
+            # Nothing runs between the two.
+            if first == "cancellation":
+                leaving.cancel()
+            await stack.aclose()
+            leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await until(lambda: list(holding._used) == [waits.held])
+        assert not holding._claims
+        may_end.set()
+        assert await waiting
+        assert (at_rest(manager), manager.budget.granted) == (True, 0)
 
 
 async def test_a_question_that_needs_its_stream_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
-from redis.exceptions import ConnectionError as RedisConnectionError
 
-from streams import journal as journal_module
 from streams import keys
 from streams.errors import Unavailable
 from streams.journal import UNSURE, Command, Journal
+from tests.losing import Losing
 
 SECONDS = 30.0
 """Bound of every wait, far above what one takes."""
@@ -45,45 +43,6 @@ async def writing(redis: Redis, *session_ids: str, **options: Any) -> AsyncItera
     async with Journal(redis, **options) as journal:
         await own(redis, journal, *session_ids)
         yield journal
-
-
-class Losing(Redis):
-    """Loses replies, as a connection that breaks does: what was sent is done, and nobody knows.
-
-    Attributes:
-        losses: how many of the next.
-        round_trips: pipelines sent.
-        gate: they wait for it.
-    """
-
-    losses = 0
-    round_trips = 0
-    gate: asyncio.Event
-
-    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        pipe = super().pipeline(transaction, shard_hint)
-        execute = pipe.execute
-
-        async def lossy(raise_on_error: bool = True) -> list[Any]:
-            await self.gate.wait()
-            self.round_trips += 1
-            results: list[Any] = await execute(raise_on_error)
-            if self.losses:
-                self.losses -= 1
-                raise RedisConnectionError("the reply was lost")
-            return results
-
-        pipe.execute = lossy  # type: ignore[method-assign]
-        return pipe
-
-
-@pytest.fixture
-async def losing(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Losing]:
-    monkeypatch.setattr(journal_module, "_RETRY_SECONDS", 0.01)
-    async with Losing.from_url(redis_url) as client:
-        client.gate = asyncio.Event()
-        client.gate.set()
-        yield client
 
 
 async def test_records_arrive_in_order_and_are_applied_in_order_before_they_are_confirmed(redis: Redis) -> None:

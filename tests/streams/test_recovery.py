@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,44 +16,14 @@ from streams import keys, log
 from streams.engine.base import Sampling
 from streams.entries import BUILTIN
 from streams.errors import Conflict, ContextLengthExceeded
-from streams.journal import Journal
-from streams.leases import Leases, Replica
-from streams.log import RedisLog
-from streams.manager import Limits, Manager
+from streams.leases import Replica
 from streams.messages import Conversation, Message, Shape
-from streams.ownership import Ownership
 from streams.session import Session
 from streams.window import Window
-from tests.engine.fast import FastEngine
-from tests.streams.kit import SECONDS, Heard, settled, until
+from tests.streams.kit import SECONDS, settled, until
+from tests.streams.server import Server, serving
 
-ME = Replica("me", "http://127.0.0.1:1")
 READING = {"sid": "boiler", "val": 21.5, "lo": 0.0, "hi": 100.0}
-
-
-class Server:
-    """What a server process has of sessions; leaving it is its death, unless it is told to close.
-
-    Attributes:
-        ownership: what keeps and adopts sessions.
-    """
-
-    def __init__(self, redis: Redis, me: Replica = ME, seconds: float = 60.0, **limits: Any) -> None:
-        self.engine = FastEngine(context=4096, kv_capacity=1 << 16)
-        self.journal = Journal(redis)
-        leases = Leases(redis, me, seconds * 0.75)
-        self.log = RedisLog(self.journal, leases)
-        self.manager = Manager(self.engine, Limits(**limits), self.log)
-        self.heard = Heard()
-        self.manager.listen(self.heard)
-        self.ownership = Ownership(redis, self.log, self.manager, leases, seconds, lambda _: b"")
-
-
-@asynccontextmanager
-async def serving(redis: Redis, me: Replica = ME, seconds: float = 60.0, **limits: Any) -> AsyncIterator[Server]:
-    server = Server(redis, me, seconds, **limits)
-    async with server.journal, server.manager, server.ownership:
-        yield server
 
 
 def shown(session: Session) -> dict[str, Any]:
@@ -102,6 +70,15 @@ async def test_a_session_comes_back_with_all_that_it_was(redis: Redis) -> None:
         await server.manager.push(session, [READING])
         await settled(session)
         assert session.version == before["counters"][0] + 1
+
+
+async def test_what_turns_computed_was_in_an_engine_that_is_gone(redis: Redis) -> None:
+    async with serving(redis) as server:
+        session = await server.manager.create("s")
+        await turn(server, session, Message("user", "Hot?"))
+        assert session.computed > 0
+    async with serving(redis) as server:
+        assert server.manager.get("s").computed == 0
 
 
 async def test_an_edited_history_comes_back_as_it_was_cut(redis: Redis) -> None:
