@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -93,4 +96,24 @@ def renamed(model: Path, to: Path, names: Mapping[str, str], template: str) -> P
     ]
     (to / "tokenizer.json").write_text(json.dumps(state))
     (to / "chat_template.jinja").write_text(template)
+    return to
+
+
+def shallow(model: Path, to: Path, layers: int) -> Path:
+    """The first layers of a model: as much work for whatever uses an engine, and little for the engine.
+
+    Args:
+        model: directory of the model.
+        to: empty directory for the new one.
+        layers: how many.
+    """
+    for file in model.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            (to / file.name).symlink_to(file.resolve())
+    config = json.loads((model / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers}))
+    with safe_open(model / "model.safetensors", "pt") as weights:
+        layer = re.compile(r"model\.layers\.(\d+)\.")
+        kept = [name for name in weights.keys() if not (found := layer.match(name)) or int(found[1]) < layers]  # noqa: SIM118
+        save_file({name: weights.get_tensor(name) for name in kept}, to / "model.safetensors")
     return to

@@ -41,14 +41,13 @@ TOOLS = (
 
 @pytest.mark.timeout(600)
 async def test_a_hundred_forced_calls_are_valid(vllm_engine: VllmEngine) -> None:
-    async with Manager(vllm_engine, Limits(), InstantLog()) as manager:
-        at_once = asyncio.Semaphore(25)
+    async with Manager(vllm_engine, Limits(questions=100), InstantLog()) as manager:
 
         async def call(number: int) -> None:
             asked = Conversation((Message("user", f"Pump {number} leaks. Open a ticket."),), TOOLS)
             shape = Shape(choice="named", tool="ticket") if number % 2 else Shape(choice="required", parallel=False)
             sampling = Sampling(max_tokens=200, temperature=0.6 + 0.1 * (number % 5), seed=number)
-            async with at_once, manager.chat.reply(asked, shape, sampling) as reply:
+            async with manager.chat.reply(asked, shape, sampling) as reply:
                 async for delta in reply.deltas():
                     assert not delta.content
             assert reply.finish_reason == "tool_calls", reply.message.raw

@@ -67,6 +67,7 @@ async def test_a_rank_on_another_machine(model_path: Path, tmp_path: Path) -> No
                         await asyncio.sleep(0.05)
                 with pytest.raises(EngineUnavailable):
                     await ask(engine, prompt, 1)
+                await held.release()
             finally:
                 await engine.close()
         except BaseException:
