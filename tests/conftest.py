@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from streams import journal
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.models import resolve
 from streams.store import connect
+from tests.engine.models import shallow
 from tests.losing import Losing
 
 # How fast an example runs says more about what else the machine does.
@@ -69,5 +71,16 @@ def engine_options(model_path: Path) -> EngineOptions:
 async def vllm_engine(engine_options: EngineOptions) -> AsyncIterator[VllmEngine]:
     """The real engine, loaded once for all tests, beside the running loop as the server does it."""
     engine = await asyncio.to_thread(VllmEngine.load, engine_options)
+    yield engine
+    await engine.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def quick_engine(
+    engine_options: EngineOptions, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[VllmEngine]:
+    """The same with four layers, for tests in which it has tens of thousands of tokens to compute."""
+    model = shallow(engine_options.model, tmp_path_factory.mktemp("shallow"), layers=4)
+    engine = await asyncio.to_thread(VllmEngine.load, replace(engine_options, model=model))
     yield engine
     await engine.close()

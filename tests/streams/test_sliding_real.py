@@ -6,21 +6,18 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
-import pytest_asyncio
 
 from streams.engine.base import Piece, Priority, Sampling
-from streams.engine.vllm import EngineOptions, VllmEngine
+from streams.engine.vllm import VllmEngine
 from streams.manager import Limits, Manager
 from streams.session import Session
 from streams.window import Window
 from tests.engine.counting import CountingEngine
-from tests.engine.models import shallow
 from tests.streams.kit import InstantLog
 
 WINDOW = 4096
@@ -62,15 +59,6 @@ async def again(engine: VllmEngine, tokens: Sequence[int]) -> dict[int, float]:
     async with aclosing(pieces):
         (likely,) = [logprobs async for piece in pieces for logprobs in piece.logprobs]
     return dict(sorted(likely.items(), key=lambda item: -item[1])[: SAMPLING.top_logprobs])
-
-
-@pytest_asyncio.fixture
-async def quick_engine(engine_options: EngineOptions, tmp_path: Path) -> AsyncIterator[VllmEngine]:
-    """A model of few layers: there are tens of thousands of tokens to read."""
-    model = shallow(engine_options.model, tmp_path, layers=4)
-    engine = await asyncio.to_thread(VllmEngine.load, replace(engine_options, model=model))
-    yield engine
-    await engine.close()
 
 
 @pytest.mark.timeout(600)
