@@ -19,6 +19,7 @@ from streams.journal import Journal
 from streams.leases import Leases
 from streams.records import Codec, Pushed, Record
 from streams.session import Session
+from streams.state import captured
 from streams.window import Window
 
 # A log shorter than this, in bytes, is read back in no time.
@@ -174,7 +175,7 @@ class RedisLog:
         await self._journal.write(session.id, [("LOG", keys.log(session.id), packed)], applied, timeout=timeout)
 
     def _compact(self, session: Session, length: _Length, number: int) -> None:
-        packed = length.codec.pack_state(session.state(number))
+        packed = length.codec.pack_state(captured(session, number))
         length.size, length.limit = 0, max(_SMALL, _RATIO * len(packed))
         commands = [
             ("SET", keys.snapshot(session.id), packed),

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from streams.backlog import Backlog
 from streams.chat import Chat
 from streams.engine.base import Engine
 from streams.entries import EntryType
@@ -230,7 +231,7 @@ class Manager:
         return Session(
             id=session_id,
             frame=self._template.question_frame(options.system),
-            queue=IngestQueue(self.limits.queue_entries, self.limits.queue_bytes),
+            backlog=Backlog(IngestQueue(self.limits.queue_entries, self.limits.queue_bytes)),
             held=Resident(self.engine, self._pacers, rank=rank),
             system=options.system,
             type=options.type,
@@ -415,7 +416,7 @@ class Manager:
         entries = await self._intake.entries(session.type, items)
         self._check_reads(session)
         tokens = [len(entry.tokens) for entry in entries]
-        growth = session.growth(session.waiting_tokens + sum(tokens))
+        growth = session.growth(session.backlog.tokens + sum(tokens))
         if session.window.tokens is None:
             self.room.check_stream(growth, "data")
         else:
@@ -428,7 +429,7 @@ class Manager:
             tokens=sum(tokens),
             dropped=dropped,
             pending=session.pending,
-            pending_bytes=session.pending_bytes,
+            pending_bytes=session.backlog.size,
             total_pushed=session.queue.total_pushed,
             total_dropped=session.queue.total_dropped,
             data_version=session.version,
@@ -440,17 +441,17 @@ class Manager:
 
         def accept() -> None:
             nonlocal first, dropped
-            session.arriving -= tokens
+            session.backlog.arriving -= tokens
             first = session.queue.first
             dropped = session.queue.offer(entries)
             session.wake()
 
-        session.arriving += tokens
+        session.backlog.arriving += tokens
         try:
             await self._log.write(session, Pushed(entries), accept, timeout=WRITE_SECONDS)
         except Unavailable as error:
             if error.code != UNSURE:
-                session.arriving -= tokens
+                session.backlog.arriving -= tokens
             raise
         if dropped:
             # What was pushed is stored: it must not be refused because this is not.

@@ -69,7 +69,7 @@ class Reading:
             seconds: how long that may take.
         """
         self._finishing = True
-        busy = [task for session, task in self._loops.items() if session.unsettled()]
+        busy = [task for session, task in self._loops.items() if session.backlog.unsettled()]
         if busy:
             await asyncio.wait(busy, timeout=seconds)
 
@@ -167,7 +167,7 @@ class Reading:
             session.wake()
         if not done:
             session.set_aside()
-        settled = session.unsettled()
+        settled = session.backlog.unsettled()
         if settled is not None:
             # What is written will be so, whoever stops this loop meanwhile.
             await self._log.write(session, settled, lambda: self._settle(session, settled))

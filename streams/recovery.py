@@ -15,6 +15,7 @@ from streams.ingest import Batch, Entry
 from streams.log import Options
 from streams.records import Codec, Dropped, Froze, Moved, Pushed, Record, Settled, State, Turned
 from streams.session import Session
+from streams.state import restore
 from streams.store import in_time
 from streams.timeline import Eviction
 
@@ -105,7 +106,7 @@ class _Replay:
         self._dropped = 0
 
     def begin(self, state: State) -> None:
-        self._session.restore(state)
+        restore(self._session, state)
         self._pushed, self._dropped = state.total_pushed, state.total_dropped
         for batch in state.pending:
             self._pending.extend(enumerate(batch.entries, batch.first))
@@ -146,4 +147,4 @@ class _Replay:
                 runs.append([])
             runs[-1].append((number, entry))
         batches = [Batch(tuple(entry for _, entry in run), run[-1][0]) for run in runs]
-        self._session.restore_pending(batches, self._pushed, self._dropped)
+        self._session.backlog.restore(batches, self._pushed, self._dropped)

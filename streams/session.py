@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from streams.backlog import Backlog
 from streams.entries import EntryType
 from streams.errors import Conflict, InvalidInput, NotFound, Unavailable
 from streams.ingest import Batch, IngestQueue
-from streams.records import Settled, State, Turned
+from streams.records import Settled, Turned
 from streams.residency import Resident
 from streams.tally import Over, Tally
 from streams.template import Frame
@@ -57,7 +58,7 @@ class Session:
     Attributes:
         id: name, unique on the server.
         frame: markup around the data, in tokens.
-        queue: entries accepted and not yet taken by the ingest loop.
+        backlog: what was accepted and is not resident.
         held: what the engine holds of this stream.
         system: system prompt, None for the template's own default.
         type: of the entries; None for raw text.
@@ -75,7 +76,6 @@ class Session:
         entries: resident, without those that left through the window.
         tally: statistics of the entries that are resident.
         evicted: entries that left through the window.
-        arriving: tokens of entries that are being written to the log; they are accepted once they are.
         running: foreground requests in flight.
         turning: a turn runs, or waits for the ingest loop to step aside; there is one at most.
         reading: held by whoever changes the timeline: the ingest loop for a batch, a turn until it is settled.
@@ -89,7 +89,7 @@ class Session:
 
     id: str
     frame: Frame
-    queue: IngestQueue
+    backlog: Backlog
     held: Resident
     system: str | None = None
     type: EntryType | None = None
@@ -109,7 +109,6 @@ class Session:
     entries: int = 0
     tally: Tally = field(init=False)
     evicted: int = 0
-    arriving: int = 0
     running: int = 0
     turning: bool = False
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -119,9 +118,6 @@ class Session:
     let_go: bool = False
     failure: str | None = None
     deleted: bool = False
-    _batch: Batch | None = None
-    _parked: Batch | None = None
-    _taken: float = 0.0
     _pins: int = 0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
@@ -162,27 +158,20 @@ class Session:
         return "warm" if self.let_go else "cold"
 
     @property
-    def pending(self) -> int:
-        """Entries accepted and not yet resident."""
-        return len(self.queue) + sum(len(batch.entries) for batch in (self._batch, self._parked) if batch)
+    def queue(self) -> IngestQueue:
+        """Entries accepted and not yet taken by the ingest loop."""
+        return self.backlog.queue
 
     @property
-    def pending_bytes(self) -> int:
-        """Their size in bytes of text."""
-        taken = (entry.size for batch in (self._batch, self._parked) if batch for entry in batch.entries)
-        return self.queue.size + sum(taken)
+    def pending(self) -> int:
+        """Entries accepted and not yet resident."""
+        return self.backlog.entries
 
     @property
     def committed(self) -> int:
         """Tokens this stream will hold at most while everything accepted is read."""
-        if not self.timeline.tokens and not self.waiting_tokens:
-            return 0
-        return self.growth(self.waiting_tokens)
-
-    @property
-    def waiting_tokens(self) -> int:
-        """Tokens accepted that are not in the timeline yet."""
-        return self.arriving + self.queue.tokens + (len(self._parked) if self._parked else 0)
+        waiting = self.backlog.tokens
+        return self.growth(waiting) if self.timeline.tokens or waiting else 0
 
     def growth(self, tokens: int) -> int:
         """Tokens this stream will hold at most while ``tokens`` more are read into it."""
@@ -286,47 +275,28 @@ class Session:
         What was set aside for a turn comes first, and alone.
         """
         room = None if self.window.limit is None else self.window.limit - (len(self.timeline) or len(self.frame.head))
-        if self._parked is None:
-            batch = self.queue.take(room)
-        elif room is None:
-            batch, self._parked = self._parked, None
-        else:
-            batch, self._parked = self._parked.split(room)
+        batch = self.backlog.take(room)
         if batch is not None:
             self._append(batch)
         return batch
 
     def _append(self, batch: Batch) -> None:
-        self._batch, self._taken = batch, time.monotonic()
         if not self.timeline.tokens:
             self.timeline = Timeline.of(self.frame.head)
         self.timeline.append(batch.entries)
 
-    @property
-    def next_tokens(self) -> int:
-        """Tokens of the entry that is read next; 0 if none waits."""
-        return len(self._parked.entries[0].tokens) if self._parked else self.queue.next_tokens
-
     def set_aside(self) -> None:
         """Leave the entries of the batch taken last that are not wholly resident for later; the others can settle."""
-        if self._batch is None:
+        if self.backlog.batch is None:
             return
-        start = len(self.timeline) - len(self._batch)
-        read, rest = self._batch.split(self.held.shared(self.timeline.tokens) - start)
-        self._batch = read
+        start = len(self.timeline) - len(self.backlog.batch)
+        rest = self.backlog.set_aside(self.held.shared(self.timeline.tokens) - start)
         if rest is not None:
             self.timeline.drop(rest.entries)
-            self._parked = rest.followed_by(self._parked)
-
-    def unsettled(self) -> Settled | None:
-        """The record that makes the batch taken last a version; None if there is no such batch."""
-        batch = self._batch
-        return None if batch is None else Settled(batch.first, batch.last, time.monotonic() - self._taken)
 
     def settle(self, settled: Settled) -> Batch:
         """The batch taken last is resident: it becomes the present version. Returns it."""
-        batch, self._batch = self._batch, None
-        assert batch is not None  # noqa: S101
+        batch = self.backlog.settle()
         self.covered = batch.last
         self.batches += 1
         self.reading_seconds += settled.seconds
@@ -334,6 +304,12 @@ class Session:
         self.tally.add(batch.entries)
         self._renew()
         return batch
+
+    def replay(self, batch: Batch, settled: Settled) -> None:
+        """What was read and settled before is so again."""
+        self.backlog.begin(batch)
+        self._append(batch)
+        self.settle(settled)
 
     def settle_turn(self, turned: Turned) -> None:
         """A turn is over: it and what it has kept are the stream now."""
@@ -378,53 +354,6 @@ class Session:
         self.tally.drop(entries)
         self._renew()
 
-    # What outlives the process
-
-    def state(self, number: int) -> State:
-        """All that is settled, and all that waits, as of the log's record of that number."""
-        taken = (*((self._batch,) if self._batch else ()), *((self._parked,) if self._parked else ()))
-        queued = self.queue.waiting
-        pending = (*taken, Batch(queued, self.queue.total_pushed)) if queued else taken
-        return State(
-            number=number,
-            version=self.version,
-            covered=self.covered,
-            turns=self.turns,
-            batches=self.batches,
-            reading_seconds=self.reading_seconds,
-            evicted=self.evicted,
-            total_pushed=self.queue.total_pushed,
-            total_dropped=self.queue.total_dropped,
-            system=self.system,
-            head=self.frame.head,
-            tail=self.frame.tail,
-            timeline=self.timeline.before(self._batch.entries if self._batch else ()),
-            pending=pending,
-            tally=self.tally.state(),
-        )
-
-    def restore(self, state: State) -> None:
-        """Take on a state, but for what waits. Only for a session to which nothing has happened."""
-        self.version, self.covered, self.turns, self.batches = state.version, state.covered, state.turns, state.batches
-        self.reading_seconds, self.evicted = state.reading_seconds, state.evicted
-        self.system, self.frame, self.timeline = state.system, Frame(state.head, state.tail), state.timeline
-        self.settled = len(self.timeline)
-        present = self.timeline.data()
-        self.entries = len(self.timeline.frozen) + len(present)
-        self.tally.restore(state.tally, present)
-
-    def replay(self, batch: Batch, settled: Settled) -> None:
-        """What was read and settled before is so again."""
-        self._append(batch)
-        self.settle(settled)
-
-    def restore_pending(self, batches: Sequence[Batch], total_pushed: int, total_dropped: int) -> None:
-        """What waits, waits again: two batches at most, and only the second reaches to the newest entry."""
-        queued = batches[-1].entries if batches and batches[-1].last == total_pushed else ()
-        self.queue.restore(queued, total_pushed, total_dropped)
-        for batch in reversed(batches[: len(batches) - bool(queued)]):
-            self._parked = batch.followed_by(self._parked)
-
     def _renew(self) -> None:
         self.version += 1
         self.settled = len(self.timeline)
@@ -447,7 +376,7 @@ class Session:
             yield
         finally:
             self.turning = False
-            if self._parked or len(self.queue):
+            if self.backlog.waits:
                 self.wake()
 
     def advance(self) -> None:

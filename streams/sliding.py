@@ -74,7 +74,7 @@ class Sliding:
         """Begin to move the session's window if that is due and not on its way."""
         if session in self._moves or session.failure is not None:
             return
-        if session.window.overdue(session.timeline, session.next_tokens, time.time()):
+        if session.window.overdue(session.timeline, session.backlog.next_tokens, time.time()):
             move = self._moves[session] = Move(Resident(self._engine, self._pacers, rank=session.rank))
             move.task = asyncio.create_task(self._run(session, move), name=f"window-{session.id}")
 
@@ -139,7 +139,7 @@ class Sliding:
         while True:
             if session.timeline.lineage is not lineage:
                 lineage = session.timeline.lineage
-                eviction = session.window.eviction(session.timeline, session.next_tokens, time.time())
+                eviction = session.window.eviction(session.timeline, session.backlog.next_tokens, time.time())
                 if not eviction:
                     return
             await self._read_ahead(session, move, eviction)

@@ -214,7 +214,7 @@ async def test_what_is_pushed_becomes_a_version(manager: Manager, heard: Heard, 
     assert (ack.pending, ack.pending_bytes, ack.data_version) == (2, 6, 0)
     await settled(session)
     assert heard.settlements == [("s", 1, len("one\ntwo\n"))]
-    assert (session.version, session.pending, session.pending_bytes) == (1, 0, 0)
+    assert (session.version, session.pending, session.backlog.size) == (1, 0, 0)
     assert text_of(engine, session) == "one\ntwo\n"
     assert held_tokens(session) == session.timeline.tokens
 

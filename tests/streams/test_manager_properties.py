@@ -87,7 +87,7 @@ class ManagerMachine(EngineMachine):
         async def read() -> None:
             for session in self.manager.sessions():
                 await settled(session)
-                assert session.pending == session.pending_bytes == 0
+                assert session.pending == session.backlog.size == 0
                 entries = text_of(self.engine, session).split()
                 assert entries == sorted(entries)
                 assert len(entries) == session.queue.total_pushed - session.queue.total_dropped

@@ -61,7 +61,7 @@ def state(session: Session, manager: Manager) -> protocol.StateObject:
         pos_next=session.tokens,
         data_region=_data_region(session),
         data_count=session.entries,
-        pending_prefill=session.waiting_tokens + max(0, session.data_end - session.kv_tokens),
+        pending_prefill=session.backlog.tokens + max(0, session.data_end - session.kv_tokens),
     )
 
 
