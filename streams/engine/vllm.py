@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
+import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
@@ -37,6 +38,7 @@ from streams.waiting import uninterrupted
 __all__ = ["EngineOptions", "Parallel", "VllmEngine", "VllmHeld"]
 
 _RELEASE_TIMEOUT = 30.0
+_END_SECONDS = 2.0
 # vLLM tells nobody of its process's death who does not ask it for something.
 _WATCH_SECONDS = 0.5
 
@@ -196,9 +198,19 @@ class VllmEngine:
         core.shutdown()
 
     def _shut_down(self) -> None:
-        self._llm.shutdown()
+        # A process that hangs does not end by itself, and vLLM waits for that for longer than a shutdown may take.
+        impatient = threading.Timer(_END_SECONDS, self._kill)
+        impatient.start()
+        try:
+            self._llm.shutdown()
+        finally:
+            impatient.cancel()
         for process in self._processes:
             process.join(_RELEASE_TIMEOUT)  # vLLM does not wait for what it has killed
+
+    def _kill(self) -> None:
+        for process in self._processes:
+            process.kill()
 
     def _request(
         self,
