@@ -188,11 +188,14 @@ class RedisLog:
 
     async def end(self, session: Session) -> None:
         session_id = session.id
+        fence = self.fences.get(session_id)
+        if fence is None:
+            raise self._journal.moved(session_id)
         names = (keys.meta(session_id), keys.snapshot(session_id), keys.log(session_id), keys.owner(session_id))
         commands = [
             ("DEL", *names),
             # Sent again because its reply was lost, it is known to be done.
-            ("HSET", keys.guard(session_id), "ended", self.fences[session_id]),
+            ("HSET", keys.guard(session_id), "ended", fence),
             ("HINCRBY", keys.guard(session_id), "fence", 1),
             ("EXPIRE", keys.guard(session_id), keys.TOMBSTONE_SECONDS),
         ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from streams import keys
+from streams.errors import Unavailable
 from tests.losing import Losing
 from tests.streams.kit import settled
 from tests.streams.server import serving
@@ -24,3 +27,13 @@ async def test_a_deletion_whose_reply_was_lost_is_done(losing: Losing) -> None:
         await server.manager.push(session, ["data"])
         await settled(session)
         assert (session.version, server.told) == (1, [])
+
+
+async def test_a_deletion_of_a_session_that_is_another_servers_by_now_is_refused(losing: Losing) -> None:
+    async with serving(losing) as server:
+        session = await server.manager.create("s")
+        server.log.forget("s")
+        with pytest.raises(Unavailable) as refused:
+            await server.log.end(session)
+        assert refused.value.code == "session_moved"
+        assert await server.leases.exists("s")
