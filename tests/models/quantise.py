@@ -149,6 +149,8 @@ def _metadata(writer: GGUFWriter, config: PreTrainedConfig) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+    if config.pad_token_id is not None:
+        writer.add_pad_token_id(config.pad_token_id)
     positions = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_rope_freq_base(positions["rope_theta"])
     if config.model_type.startswith("gemma"):

@@ -83,9 +83,20 @@ def test_converted_model_computes_the_same(name: str, tmp_path: Path) -> None:
     converted.mkdir()
     convert(quantise.write(original, tmp_path / "toy.gguf"), converted)
 
-    before, after = (AutoTokenizer.from_pretrained(path) for path in (original, converted))
-    tokens = before(readings(24))["input_ids"]
-    assert len(tokens) > 2 * 128  # well past every window and trained length here
-    assert after(readings(24))["input_ids"] == tokens
-    batch = torch.tensor([tokens])
+    batch = torch.tensor([AutoTokenizer.from_pretrained(original)(readings(24))["input_ids"]])
+    assert batch.shape[1] > 2 * 128  # well past every window and trained length here
     torch.testing.assert_close(logits(converted, batch), logits(original, batch), rtol=1e-3, atol=1e-3)
+
+
+def test_tokenizer_and_template_are_kept(tmp_path: Path) -> None:
+    original = toys.build("llama-3.1", tmp_path / "original")
+    converted = tmp_path / "converted"
+    converted.mkdir()
+    convert(quantise.write(original, tmp_path / "toy.gguf"), converted)
+    before, after = (AutoTokenizer.from_pretrained(path) for path in (original, converted))
+    assert after.get_vocab() == before.get_vocab()
+    assert after.chat_template == before.chat_template
+    for text in (readings(24), "Für Übergrößen 温度 <|eot_id|> und <|endoftext|>"):
+        assert after(text)["input_ids"] == before(text)["input_ids"]
+    said = [{"role": "user", "content": "What changed?"}]
+    assert after.apply_chat_template(said, tokenize=False) == before.apply_chat_template(said, tokenize=False)
