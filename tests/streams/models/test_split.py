@@ -6,8 +6,8 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 from safetensors.numpy import load_file
 
-from streams.errors import ModelError
-from streams.models import gguf, header
+from streams.models import header
+from streams.models.convert import convert
 from streams.models.split import joined
 
 NAME = "tiny-{:05}-of-00002.gguf"
@@ -53,15 +53,17 @@ def test_parts_are_put_together(parts: list[Path], tiny_gguf: Path, tmp_path: Pa
 
 
 def test_model_in_parts_converts_to_the_same(parts: list[Path], tiny_gguf: Path, tmp_path: Path) -> None:
-    models = tmp_path / "models"
-    whole, one = (gguf.convert(source, "tiny", models, lambda _: None) for source in (tiny_gguf, parts[0]))
-    assert {path.name for path in one.iterdir()} == {path.name for path in whole.iterdir()}
-    weights = [load_file(path / "model.safetensors") for path in (whole, one)]
-    assert weights[0].keys() == weights[1].keys()
-    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    results = [tmp_path / "whole", tmp_path / "one"]
+    for source, result in zip((tiny_gguf, parts[0]), results, strict=True):
+        result.mkdir()
+        convert(source, result)
+    assert {path.name for path in results[1].iterdir()} == {path.name for path in results[0].iterdir()}
+    whole, one = (load_file(path / "model.safetensors") for path in results)
+    assert whole.keys() == one.keys()
+    assert all((whole[name] == one[name]).all() for name in whole)
 
 
 def test_missing_part_is_named(parts: list[Path], tmp_path: Path) -> None:
     parts[1].unlink()
-    with pytest.raises(ModelError, match=r"00001-of-00002\.gguf cannot be converted: tiny-00002-of-00002\.gguf is not"):
-        gguf.convert(parts[0], "tiny", tmp_path / "models", lambda _: None)
+    with pytest.raises(header.BrokenFile, match=r"tiny-00002-of-00002\.gguf is not beside it"):
+        joined(parts[0], tmp_path)
