@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from streams.models.convert import convert
@@ -100,3 +102,14 @@ def test_tokenizer_and_template_are_kept(tmp_path: Path) -> None:
         assert after(text)["input_ids"] == before(text)["input_ids"]
     said = [{"role": "user", "content": "What changed?"}]
     assert after.apply_chat_template(said, tokenize=False) == before.apply_chat_template(said, tokenize=False)
+
+
+def test_weights_of_16_bits_stay_as_they_are_and_compute_in_bfloat16(tmp_path: Path) -> None:
+    original = toys.build("llama-3.1", tmp_path / "original")
+    converted = tmp_path / "converted"
+    converted.mkdir()
+    convert(quantise.write(original, tmp_path / "toy.gguf", quantise.LEVELS["F16"]), converted)
+    before, after = (load_file(path / "model.safetensors") for path in (original, converted))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name].half(), after[name]) for name in before)
+    assert json.loads((converted / "config.json").read_text())["dtype"] == "bfloat16"
