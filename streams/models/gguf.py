@@ -16,18 +16,23 @@ from pathlib import Path
 from streams.errors import ModelError
 
 MAGIC = b"GGUF"
+VERSION = 2
+"""Of the conversion. Raised when it makes something else of a file than before, so that kept results are not used."""
+
 PARTIAL = ".partial-"
 """Prefix of directories that are being written. Whoever holds the lock may delete all of them."""
 
 
 def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[str], None]) -> Path:
-    """Convert a GGUF file to bf16 safetensors with tokenizer and chat template, unless that was done before.
+    """Convert a GGUF file to safetensors with tokenizer and chat template, unless that was done before.
+
+    Weights keep their type, and packed ones become float16.
 
     A conversion appears under its name complete or not at all. Processes that share ``models_dir`` take turns, and
     remove what an interrupted one left behind.
 
     Args:
-        source: the GGUF file.
+        source: the GGUF file; of a model in parts the first, with the others beside it.
         identity: what tells this file from others of the same name, and from its own earlier contents.
         models_dir: created if missing; the result is a directory in it.
         progress: called with one sentence before a conversion.
@@ -38,7 +43,8 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
     Raises:
         ModelError: the file is broken or of an architecture that cannot be converted, or there is no room for it.
     """
-    target = models_dir / f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(f"{VERSION} {identity}".encode()).hexdigest()
+    target = models_dir / f"{source.stem}-{digest[:12]}"
     if target.is_dir():
         return target
     try:

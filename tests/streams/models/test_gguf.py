@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from streams.errors import ModelError
 from streams.models import gguf
@@ -25,13 +26,21 @@ def entries(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
-def test_result_is_a_complete_model_in_bf16(converted: Path) -> None:
+def test_result_is_a_complete_model_of_the_same_precision(converted: Path) -> None:
     config = json.loads((converted / "config.json").read_text())
     assert config["model_type"] == "llama"
     assert config["max_position_embeddings"] == 128
-    assert config["dtype"] == "bfloat16"
+    assert config["dtype"] == "float32"
     assert (converted / "model.safetensors").stat().st_size > 0
     assert {"tokenizer.json", "tokenizer_config.json"} <= entries(converted)
+
+
+def test_no_token_is_without_a_row(converted: Path) -> None:
+    rows = json.loads((converted / "config.json").read_text())["vocab_size"]
+    tokenizer = AutoTokenizer.from_pretrained(converted)
+    assert len(tokenizer) == rows
+    assert max(tokenizer.get_vocab().values()) == rows - 1
+    assert max(tokenizer("<|endoftext|>")["input_ids"]) < rows
 
 
 def test_chat_template_is_kept(converted: Path) -> None:
@@ -103,7 +112,7 @@ def test_truncated_file_is_refused_in_one_sentence(tiny_gguf: Path, tmp_path: Pa
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(whole[: int(len(whole) * kept)])
     models = tmp_path / "models"
-    with pytest.raises(ModelError, match=r"broken\.gguf cannot be converted") as caught:
+    with pytest.raises(ModelError, match=r"broken\.gguf cannot be converted: it ends") as caught:
         gguf.convert(broken, "broken", models, lambda _: None)
     assert "\n" not in caught.value.message
     assert "Traceback" not in caught.value.message
