@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -104,6 +104,11 @@ class Weights:
                 param="model",
             )
         return self.files[0]
+
+
+def loadable(files: Collection[str]) -> bool:
+    """Whether files are a model in Hugging Face format, as far as names tell."""
+    return "config.json" in files and any("/" not in file and file.endswith(".safetensors") for file in files)
 
 
 def among(files: Iterable[str]) -> list[Weights]:
