@@ -167,7 +167,7 @@ def choose(files: Iterable[str], level: str | None, where: str) -> Weights:
 
 
 def _listed(models: Sequence[Weights]) -> str:
-    shown = list(dict.fromkeys(weights.level or weights.name for weights in models))
+    shown = sorted({weights.level or weights.name for weights in models})
     rest = len(shown) - _SHOWN
     return ", ".join(shown[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 

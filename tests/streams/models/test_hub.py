@@ -150,7 +150,8 @@ class TestGguf:
 
 
 class TestInterruption:
-    def test_cut_connection_is_continued(self, hub: Hub, tmp_path: Path) -> None:
+    def test_cut_connection_is_continued(self, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
         content = safetensors(a=5000)
         hub.files = FILES | {"model.safetensors": content}
         hub.cut_after = 3000  # of the file, so what is asked for from there on comes whole

@@ -114,7 +114,7 @@ class TestChoose:
             choose(["mmproj-F16.gguf"], None, "org/name")
 
     def test_long_list_is_cut(self) -> None:
-        with pytest.raises(ModelError, match=r"model-11 and 28 more\.$"):
+        with pytest.raises(ModelError, match=r"model-19 and 28 more\.$"):
             choose([f"model-{number}.gguf" for number in range(40)], "Q8_0", "org/name")
 
 
