@@ -10,14 +10,15 @@ import hashlib
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from streams.errors import ModelError
 
-PARTIAL = ".part"
+PART = ".part"
 """Suffix of a blob that is being fetched. Whoever holds the blob's lock may write to it."""
 
 _AT_ONCE = 4
@@ -63,33 +64,57 @@ def download(repo: str, commit: str, files: Sequence[File], cache: Path, progres
         return
     for directory in (blobs, locks):
         directory.mkdir(parents=True, exist_ok=True)
-    there = sum(_size(_partial(blobs, file)) for file in missing)
+    there = sum(_size(_part(blobs, file)) for file in missing)
     _refuse_full_disk(repo, sum(file.size for file in missing) - there, cache)
     meter = _Meter(repo, sum(file.size for file in missing), progress)
-    pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="download")
     try:
-        for done in [pool.submit(_fetch, repo, commit, file, blobs, locks, meter) for file in missing]:
-            done.result()
+        _side_by_side([partial(_fetch, repo, commit, file, blobs, locks, meter) for file in missing])
     except BaseException:
         meter.stop()
         raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+
+
+def _side_by_side(jobs: Sequence[Callable[[], None]]) -> None:
+    """Run jobs, some at once, and raise the first error.
+
+    In daemon threads: those of an executor would keep a server from ending until the last byte is here.
+    """
+    waiting: SimpleQueue[Callable[[], None]] = SimpleQueue()
+    outcomes: SimpleQueue[BaseException | None] = SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+
+    def work() -> None:
+        try:
+            while True:
+                waiting.get_nowait()()
+                outcomes.put(None)
+        except Empty:
+            return
+        except BaseException as error:  # for the one who waits
+            outcomes.put(error)
+
+    for number in range(min(_AT_ONCE, len(jobs))):
+        threading.Thread(target=work, name=f"download-{number}", daemon=True).start()
+    for _ in jobs:
+        error = outcomes.get()
+        if error is not None:
+            raise error
 
 
 def _fetch(repo: str, commit: str, file: File, blobs: Path, locks: Path, meter: _Meter) -> None:
     from huggingface_hub.file_download import hf_hub_url, http_get
     from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
-    blob, partial = blobs / file.sha256, _partial(blobs, file)
+    blob, part = blobs / file.sha256, _part(blobs, file)
     # The lock that the hub's client takes for this blob.
     with WeakFileLock(locks / f"{file.sha256}.lock"):
         if _complete(blob, file):
             meter.add(file.size)
             return
-        if _size(partial) > file.size:
-            partial.unlink()
-        with partial.open("ab") as into:
+        if _size(part) > file.size:
+            part.unlink()
+        with part.open("ab") as into:
             begun = into.tell()
             meter.add(begun)
             http_get(
@@ -101,14 +126,14 @@ def _fetch(repo: str, commit: str, file: File, blobs: Path, locks: Path, meter: 
                 displayed_filename=file.name,
                 tqdm_class=meter.bars(),
             )
-        if _sha256(partial) != file.sha256:
-            partial.unlink()
+        if _sha256(part) != file.sha256:
+            part.unlink()
             raise ModelError(
                 f"{file.name} of {repo} arrived damaged: its SHA-256 is not the one that the hub tells; "
                 "start again to fetch it anew.",
                 param="model",
             )
-        partial.replace(blob)
+        part.replace(blob)
 
 
 def _refuse_full_disk(repo: str, needed: int, cache: Path) -> None:
@@ -121,8 +146,8 @@ def _refuse_full_disk(repo: str, needed: int, cache: Path) -> None:
         )
 
 
-def _partial(blobs: Path, file: File) -> Path:
-    return blobs / f"{file.sha256}{PARTIAL}"
+def _part(blobs: Path, file: File) -> Path:
+    return blobs / f"{file.sha256}{PART}"
 
 
 def _complete(blob: Path, file: File) -> bool:

@@ -131,8 +131,9 @@ def fetch(
 
 def _cached(name: names.Name, reason: Exception, revision: str | None, cache: Path | None) -> Fetched:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    snapshot = None
     try:
         snapshot = Path(
             snapshot_download(name.base, revision=revision, cache_dir=cache, allow_patterns=[], local_files_only=True)
@@ -140,15 +141,14 @@ def _cached(name: names.Name, reason: Exception, revision: str | None, cache: Pa
         present = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
         choice = _choose(name, present, lambda _: None)
         snapshot_download(name.base, revision=revision, cache_dir=cache, local_files_only=True, **choice.patterns)
-    except (LocalEntryNotFoundError, ModelError) as error:
+    except (LocalEntryNotFoundError, ModelError):
         if isinstance(reason, OfflineModeIsEnabled):
             why = "HF_HUB_OFFLINE is set"
         else:
             why = f"The hub cannot be reached ({_first_line(reason)})"
-        partly = isinstance(error, (IncompleteSnapshotError, ModelError))
         raise _error(
             f"{why} and {name}{'' if revision is None else f' of revision {revision}'} is not "
-            f"{'complete ' if partly else ''}in the local cache; "
+            f"{'complete ' if snapshot else ''}in the local cache; "
             f"go online once, or name a local directory or .gguf file instead."
         ) from reason
     return _fetched(name, choice, snapshot)

@@ -21,6 +21,33 @@ from tests.streams.models.resolving import FILES, find, refusal
 WEIGHTS = FILES["model.safetensors"]
 
 
+RESOLVING = """
+import sys
+from pathlib import Path
+from streams.models import resolve
+def work():
+    resolve(sys.argv[1], data_dir=Path(sys.argv[2]), models_dir=Path(sys.argv[2]), progress=print)
+"""
+
+
+def start(then: str, hub: Hub, models_dir: Path) -> subprocess.Popen[bytes]:
+    """A process with a function ``work`` that resolves the hub's model."""
+    return subprocess.Popen(
+        [sys.executable, "-c", RESOLVING + then, hub.repo, str(models_dir)],
+        env=os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def arrived(child: subprocess.Popen[bytes], models_dir: Path, count: int) -> None:
+    """Wait until this many bytes are in the cache."""
+    while sum(path.stat().st_size for path in blobs(models_dir / "hub")) < count:
+        assert child.poll() is None
+        time.sleep(0.01)
+
+
 def blobs(cache: Path) -> list[Path]:
     return sorted(cache.glob("models--*/blobs/*"))
 
@@ -164,18 +191,9 @@ class TestInterruption:
         hub.files = FILES | {"model.safetensors": content}
         hub.cut_after = 21_000_000
         hub.flowing.clear()
-        script = "import sys; from pathlib import Path; from streams.models import resolve\n"
-        script += "resolve(sys.argv[1], data_dir=Path(sys.argv[2]), models_dir=Path(sys.argv[2]), progress=print)"
-        child = subprocess.Popen(
-            [sys.executable, "-c", script, hub.repo, str(tmp_path)],
-            env=os.environ | {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        child = start("work()", hub, tmp_path)
         with child:
-            while sum(path.stat().st_size for path in blobs(tmp_path / "hub")) < 20_000_000:
-                assert child.poll() is None
-                time.sleep(0.01)
+            arrived(child, tmp_path, 20_000_000)
             child.send_signal(signal.SIGKILL)
         hub.cut_after = None
         hub.flowing.set()
@@ -186,6 +204,18 @@ class TestInterruption:
         assert int(request.headers["range"].removeprefix("bytes=").removesuffix("-")) >= 20_000_000
         assert messages[1].startswith("Fetched 80 %")
         assert not [path for path in blobs(tmp_path / "hub") if path.suffix]
+
+    def test_download_does_not_keep_a_server_from_ending(self, hub: Hub, tmp_path: Path) -> None:
+        hub.files = FILES | {"model.safetensors": safetensors(a=25_000_000)}
+        hub.cut_after = 21_000_000
+        hub.flowing.clear()
+        with start(
+            "import threading\nthreading.Thread(target=work, daemon=True).start()\ninput()", hub, tmp_path
+        ) as child:
+            arrived(child, tmp_path, 20_000_000)
+            child.communicate(b"\n", timeout=30)
+        assert child.returncode == 0
+        assert not hub.flowing.is_set()
 
     def test_damaged_rest_is_refused_and_fetched_anew(self, hub: Hub, tmp_path: Path) -> None:
         content = safetensors(a=5000)
