@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def download(repo: str, commit: str, files: Sequence[File], cache: Path, progres
         commit: of the repository.
         files: which.
         cache: the hub's local cache.
-        progress: called with one sentence for each tenth of the bytes.
+        progress: called with one sentence for each tenth of the bytes; on a terminal there are bars instead.
 
     Raises:
         ModelError: there is no room, or a file arrived damaged.
@@ -171,7 +172,7 @@ class _Stopped(Exception):
 
 
 class _Meter:
-    """Counts the bytes of a download over all its files, and reports each tenth of them."""
+    """Counts the bytes of a download over all its files, and reports each tenth of them where no bar is shown."""
 
     def __init__(self, repo: str, total: int, progress: Callable[[str], None]) -> None:
         self._repo, self._total, self._progress = repo, total, progress
@@ -190,7 +191,7 @@ class _Meter:
         with self._lock:
             before, self._done = self._done, self._done + count
             tenth = 10 * self._done // max(1, self._total)
-            if tenth > 10 * before // max(1, self._total):
+            if tenth > 10 * before // max(1, self._total) and not sys.stderr.isatty():
                 self._progress(f"Fetched {10 * tenth} % of {self._total / _GB:.2f} GB of {self._repo}")
 
     def bars(self) -> Any:
@@ -206,3 +207,14 @@ class _Meter:
                 return shown
 
         return Counting
+
+
+def no_bars() -> Any:
+    """A class of progress bars, of the hub's client, that are never shown: what is small needs none."""
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+    class Hidden(tqdm):  # type: ignore[misc, unused-ignore]
+        def __init__(self, *values: Any, **options: Any) -> None:
+            super().__init__(*values, **options | {"disable": True})  # type: ignore[no-untyped-call, unused-ignore]
+
+    return Hidden

@@ -59,7 +59,7 @@ class _Choice:
 def fetch(
     name: names.Name, progress: Callable[[str], None], *, revision: str | None = None, cache: Path | None = None
 ) -> Fetched:
-    """Download what is missing of a model, with a progress bar on a terminal and a sentence for every tenth.
+    """Download what is missing of a model, with a progress bar on a terminal, else a sentence for every tenth.
 
     ``HF_HUB_OFFLINE``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_ENDPOINT`` work as with every client of the hub.
 
@@ -117,7 +117,9 @@ def fetch(
             Path(cache or constants.HF_HUB_CACHE),
             progress,
         )
-        snapshot = snapshot_download(repo, revision=revision, cache_dir=cache, **choice.patterns)
+        snapshot = snapshot_download(
+            repo, revision=revision, cache_dir=cache, tqdm_class=download.no_bars(), **choice.patterns
+        )
     except ModelError:
         raise
     except GatedRepoError as error:
