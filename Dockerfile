@@ -1,4 +1,5 @@
 # The server on a CPU. Build: docker build -t askahead . Run: docker run -p 8080:8080 -v askahead:/data askahead
+# Models are kept in /data/models; mount a volume there that several containers share, or read-only ones elsewhere.
 FROM python:3.11-slim-bookworm
 
 # vLLM compiles small helpers when it starts.
@@ -19,7 +20,7 @@ RUN pip install '.[cpu]' \
 RUN useradd --create-home askahead && install -d -o askahead /data
 USER askahead
 VOLUME /data
-ENV ASKAHEAD_DATA_DIR=/data ASKAHEAD_HOST=0.0.0.0 HF_HOME=/data/huggingface
+ENV ASKAHEAD_DATA_DIR=/data ASKAHEAD_MODELS_DIR=/data/models ASKAHEAD_HOST=0.0.0.0
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=180s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=2)"]

@@ -31,7 +31,7 @@ from service.auth import auth_middleware
 from service.budget import BodyBudget
 from service.core import CORE, Core
 from service.cors import add_cors_headers, cors_middleware
-from service.engine import engine_options
+from service.engine import engine_options, resolved_model
 from service.errors import error_middleware, stamp_response
 from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.metrics import Metrics, http_metrics
@@ -45,7 +45,7 @@ from streams.engine.supervisor import Supervisor
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.errors import AskaheadError
 from streams.leases import Replica
-from streams.models import DEFAULT_MODEL, resolve
+from streams.models import DEFAULT_MODEL
 from streams.store import connect
 from streams.store_check import warn_of_loss
 
@@ -164,7 +164,7 @@ def _load_model(settings: Settings, card: ModelCard, again: EngineOptions | None
     """Load the model as the settings say, or as it was loaded before."""
     if again is not None:
         return VllmEngine.load(again)
-    resolved = resolve(settings.model, data_dir=settings.data_dir, progress=log.info)
+    resolved = resolved_model(settings)
     card.name = resolved.name
     log.info("loading %s", resolved.name)
     return VllmEngine.load(engine_options(settings, resolved))

@@ -13,6 +13,21 @@ from streams.models import ResolvedModel, resolve
 log = logging.getLogger(__name__)
 
 
+def resolved_model(settings: Settings) -> ResolvedModel:
+    """The model that the settings name, fetched or converted if need be. Blocks, for minutes when it must download.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be fetched, read or converted.
+    """
+    return resolve(
+        settings.model,
+        data_dir=settings.data_dir,
+        models_dir=settings.models_dir,
+        revision=settings.revision,
+        progress=log.info,
+    )
+
+
 def engine_options(settings: Settings, model: ResolvedModel) -> EngineOptions:
     """How to load ``model``."""
     return EngineOptions(
@@ -52,4 +67,4 @@ def run_here(settings: Settings, first: int) -> None:
             "ranks without a server need --data-parallel-address, where the server is, and a --data-parallel-size that"
             " counts them and those before them"
         )
-    run_ranks(engine_options(settings, resolve(settings.model, data_dir=settings.data_dir, progress=log.info)), first)
+    run_ranks(engine_options(settings, resolved_model(settings)), first)

@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pythonjsonlogger.json import JsonFormatter
 
 # Libraries that report at INFO what only matters when debugging: one line per request, or per engine step.
-_CHATTY = ("transformers", "huggingface_hub", "httpx", "aiohttp.access", "aiohttp.server", "asyncio")
+_CHATTY = ("transformers", "huggingface_hub", "httpx", "httpx2", "aiohttp.access", "aiohttp.server", "asyncio")
 
 
 def setup_logging(log_format: Literal["text", "json"], log_level: str) -> None:

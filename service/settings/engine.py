@@ -16,8 +16,15 @@ class EngineSettings(BaseModel):
 
     model: str | None = _model(
         None,
-        "Model to serve: a name on the Hugging Face hub, or a path. Unset: a small instruct model that runs anywhere.",
+        "Model to serve: a name on the Hugging Face hub, or a path to a directory or a .gguf file. :LEVEL behind it"
+        " picks one of several GGUF files, as in org/name:Q4_K_M. Unset: a small instruct model that runs anywhere.",
         min_length=1,
+    )
+    revision: str | None = _model(
+        None,
+        "Branch, tag or commit of a model on the hub. Unset: its main branch; only a commit is the same for ever.",
+        min_length=1,
+        max_length=255,
     )
     context: int | None = _model(
         None,

@@ -84,7 +84,14 @@ class ServerSettings(BaseModel):
     )
     data_dir: Path = _server(
         default_data_dir,
-        "Directory for converted models and the embedded Valkey. One running server each.",
+        "Directory for the embedded Valkey, and for converted models unless they have one of their own. One running"
+        " server each.",
+    )
+    models_dir: Path | None = _server(
+        None,
+        "Directory for models, which servers may share: downloaded ones in its hub/, converted ones beside it. Mount a"
+        " volume here, so that a new container need not fetch them again. Unset: the hub's own cache (HF_HOME) for"
+        " downloaded ones, models/ in the data directory for converted ones.",
     )
     log_format: Literal["text", "json"] = _server("text", "Log lines as text for people, or as JSON for collectors.")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _server(
@@ -123,7 +130,7 @@ class ServerSettings(BaseModel):
                 raise ValueError("must be a URL such as http://10.0.0.3:8080")
         return None if value is None else value.rstrip("/")
 
-    @field_validator("data_dir", "api_keys_file")
+    @field_validator("data_dir", "models_dir", "api_keys_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

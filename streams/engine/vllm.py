@@ -22,6 +22,7 @@ from streams.engine.base import ModelFacts, Piece, Priority, Sampling
 from streams.engine.dialect import VllmDialect, hush_parsers
 from streams.engine.leash import Leash
 from streams.engine.lifeline import Lifelines
+from streams.engine.supported import refuse_unsupported
 from streams.engine.tokenizer import HfTokenizer
 from streams.engine.vllm_requests import asking, piece, reading
 from streams.engine.vllm_start import EngineOptions, Parallel, sentence, start
@@ -87,6 +88,7 @@ class VllmEngine:
         Raises:
             ModelError: the model cannot be loaded this way.
         """
+        refuse_unsupported(options.model)
         tokenizer = HfTokenizer.load(options.model)
         try:
             dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)

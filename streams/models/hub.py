@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from streams.errors import ModelError
+from streams.models import check, download, names
 
 REACH_TIMEOUT_S = 5.0
 """How long each phase of the first request (connect, then answer) may take before the hub counts as unreachable."""
@@ -17,27 +21,70 @@ UNWANTED = [
 ]
 
 
-def fetch(repo: str, progress: Callable[[str], None]) -> Path:
-    """Download what is missing of a model, with a progress bar on a terminal.
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A model in the hub's local cache.
+
+    Attributes:
+        path: a directory in Hugging Face format, or a GGUF file, the first of several parts.
+        file: the GGUF file's path in its repository, None for a directory.
+        commit: of the repository.
+    """
+
+    path: Path
+    file: str | None
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What of a repository is the model: a GGUF file and its parts, or None for what is in Hugging Face format."""
+
+    weights: names.Weights | None
+
+    @property
+    def patterns(self) -> dict[str, Any]:
+        """As arguments of the hub's client."""
+        if self.weights is None:
+            return {"allow_patterns": WANTED, "ignore_patterns": UNWANTED}
+        return {"allow_patterns": list(self.weights.files)}
+
+    def has(self, file: str) -> bool:
+        """Whether the file belongs to it."""
+        if self.weights is None:
+            return _matches(file, WANTED) and not _matches(file, UNWANTED)
+        return file in self.weights.files
+
+
+def fetch(
+    name: names.Name, progress: Callable[[str], None], *, revision: str | None = None, cache: Path | None = None
+) -> Fetched:
+    """Download what is missing of a model, with a progress bar on a terminal, else a sentence for every tenth.
 
     ``HF_HUB_OFFLINE``, ``HF_TOKEN``, ``HF_HOME`` and ``HF_ENDPOINT`` work as with every client of the hub.
 
     Args:
-        repo: ``org/name``.
-        progress: called with one sentence before a download.
-
-    Returns:
-        A directory with ``config.json`` and safetensors in the hub's local cache.
+        name: ``org/name``, with a level if a GGUF file is wanted. Without one, a repository that has safetensors is
+            taken as it is, and of one with GGUF files only, the level that :mod:`streams.models.names` prefers.
+        progress: called with one sentence before a download, and while it goes on.
+        revision: a branch, tag or commit; None for the main branch.
+        cache: the hub's local cache; None for where the hub's own client has it.
 
     Raises:
         ModelError: unknown, private, gated or not loadable, or the hub is unreachable and the cache has no copy.
     """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    repo = name.base
     try:
         # The download has no time limit for metadata, so this request decides whether the hub is there.
-        HfApi().model_info(repo, timeout=REACH_TIMEOUT_S)
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=REACH_TIMEOUT_S)
     except HFValidationError as error:
         raise _error(f"{repo} is neither a directory here nor a possible name on the hub; check the name.") from error
     except GatedRepoError as error:
@@ -47,44 +94,94 @@ def fetch(repo: str, progress: Callable[[str], None]) -> Path:
             f"There is no model {repo} on the hub, and no such directory here; "
             f"check the name, or set HF_TOKEN if it is private."
         ) from error
+    except RevisionNotFoundError as error:
+        raise _error(
+            f"{repo} has no revision {revision} on the hub; set --revision to one of its branches, tags or commits."
+        ) from error
     # The client's network errors have no base class of its own, and their module changed between its versions.
     except Exception as error:
-        return _cached(repo, error)
+        return _cached(name, error, revision, cache)
 
-    progress(f"Fetching {repo} from the hub, unless it is in the local cache")
+    siblings = info.siblings or []
+    choice = _choose(name, (sibling.rfilename for sibling in siblings), progress)
+    progress(f"Fetching {name} from the hub, unless it is in the local cache")
     try:
-        snapshot = snapshot_download(repo, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+        download.download(
+            repo,
+            info.sha or "main",
+            [
+                download.File(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256)
+                for sibling in siblings
+                if sibling.lfs is not None and choice.has(sibling.rfilename)
+            ],
+            Path(cache or constants.HF_HUB_CACHE),
+            progress,
+        )
+        snapshot = snapshot_download(
+            repo, revision=revision, cache_dir=cache, tqdm_class=download.no_bars(), **choice.patterns
+        )
+    except ModelError:
+        raise
     except GatedRepoError as error:
         raise _gated(repo) from error
     except Exception as error:
         raise _error(
             f"Fetching {repo} from the hub failed: {_first_line(error)}; start again to continue where it stopped."
         ) from error
-    return _loadable(repo, Path(snapshot))
+    return _fetched(name, choice, Path(snapshot))
 
 
-def _cached(repo: str, reason: Exception) -> Path:
+def _cached(name: names.Name, reason: Exception, revision: str | None, cache: Path | None) -> Fetched:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    snapshot = None
     try:
-        snapshot = snapshot_download(repo, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=True)
-    except LocalEntryNotFoundError:
+        snapshot = Path(
+            snapshot_download(name.base, revision=revision, cache_dir=cache, allow_patterns=[], local_files_only=True)
+        )
+        present = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
+        choice = _choose(name, present, lambda _: None)
+        snapshot_download(name.base, revision=revision, cache_dir=cache, local_files_only=True, **choice.patterns)
+    except (LocalEntryNotFoundError, ModelError):
         if isinstance(reason, OfflineModeIsEnabled):
             why = "HF_HUB_OFFLINE is set"
         else:
             why = f"The hub cannot be reached ({_first_line(reason)})"
         raise _error(
-            f"{why} and {repo} is not in the local cache; "
+            f"{why} and {name}{'' if revision is None else f' of revision {revision}'} is not "
+            f"{'complete ' if snapshot else ''}in the local cache; "
             f"go online once, or name a local directory or .gguf file instead."
         ) from reason
-    return _loadable(repo, Path(snapshot))
+    return _fetched(name, choice, snapshot)
 
 
-def _loadable(repo: str, snapshot: Path) -> Path:
-    if not (snapshot / "config.json").is_file() or not any(snapshot.glob("*.safetensors")):
-        raise _error(f"{repo} cannot be loaded: it needs config.json and *.safetensors files; choose another model.")
-    return snapshot
+def _choose(name: names.Name, files: Iterable[str], progress: Callable[[str], None]) -> _Choice:
+    files = list(files)
+    if name.level is None and names.loadable(files):
+        return _Choice(None)
+    models = names.among(files)
+    if name.level is None and not models:
+        raise _error(
+            f"{name} cannot be loaded: it needs config.json and *.safetensors files, or GGUF files; "
+            f"choose another model."
+        )
+    chosen = names.choose(files, name.level, name.base)
+    if name.level is None and len(models) > 1:
+        progress(f"{name} has {len(models)} GGUF models, of which {chosen.name} is taken; {name}:LEVEL takes another")
+    return _Choice(chosen)
+
+
+def _fetched(name: names.Name, choice: _Choice, snapshot: Path) -> Fetched:
+    if choice.weights is None:
+        check.directory(snapshot)
+        return Fetched(snapshot, None, snapshot.name)
+    file = choice.weights.first(name.base)
+    return Fetched(snapshot / file, file, snapshot.name)
+
+
+def _matches(file: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(file, pattern) for pattern in patterns)
 
 
 def _gated(repo: str) -> ModelError:

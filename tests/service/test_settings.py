@@ -134,4 +134,10 @@ def test_data_dir_follows_the_platform(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_data_dir_is_made_absolute() -> None:
     assert Settings(data_dir="~/x").data_dir == Path.home() / "x"
     assert Settings(data_dir="x").data_dir.is_absolute()
+
+
+def test_models_dir_is_made_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().models_dir is None
+    monkeypatch.setenv("ASKAHEAD_MODELS_DIR", "~/models")
+    assert Settings().models_dir == Path.home() / "models"
     assert Settings(api_keys_file="~/keys.toml").api_keys_file == Path.home() / "keys.toml"
