@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from streams.budget import Budget
 from streams.errors import Unavailable
+from streams.footprint import Footprint
 
 OWNERS = st.sampled_from("abcd")
 
@@ -18,7 +19,7 @@ OWNERS = st.sampled_from("abcd")
 class BudgetMachine(RuleBasedStateMachine):
     @initialize(capacity=st.integers(0, 400), reserve=st.integers(0, 200), block=st.sampled_from([1, 16, 32]))
     def start(self, capacity: int, reserve: int, block: int) -> None:
-        self.budget = Budget(capacity, reserve, block)
+        self.budget = Budget(capacity, reserve, Footprint(block))
         self.block = block
         self.model: dict[str, int] = {}
 
@@ -56,7 +57,7 @@ TestBudget = BudgetMachine.TestCase
 
 @given(st.lists(st.tuples(OWNERS, st.integers(0, 500)), max_size=20))
 def test_releasing_everything_makes_room_for_the_largest_stream(grants: list[tuple[str, int]]) -> None:
-    budget = Budget(capacity=512, reserve=128, block_size=32)
+    budget = Budget(capacity=512, reserve=128, footprint=Footprint(32))
     for owner, tokens in grants:
         with contextlib.suppress(Unavailable):
             budget.grant(owner, tokens)
@@ -67,7 +68,7 @@ def test_releasing_everything_makes_room_for_the_largest_stream(grants: list[tup
 
 
 def test_a_reserve_larger_than_the_pool_grants_nothing() -> None:
-    budget = Budget(capacity=100, reserve=200, block_size=16)
+    budget = Budget(capacity=100, reserve=200, footprint=Footprint(16))
     budget.grant("a", 0)
     with pytest.raises(Unavailable):
         budget.grant("a", 1)
