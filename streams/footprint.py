@@ -35,10 +35,6 @@ class Footprint:
         """The longest sequence that so many blocks hold; ``sys.maxsize`` or so where its length does not matter."""
         return bisect_right(range(sys.maxsize), max(0, blocks), key=self.blocks) - 1
 
-    def streams(self, blocks: int, tokens: int) -> int:
-        """How many sequences of so many tokens fit, beside what is kept free for questions."""
-        return max(0, blocks - self.blocks(self.reserve(blocks, tokens))) // self.blocks(tokens)
-
     def reserve(self, blocks: int, context: int) -> int:
         """Tokens of a question that must always find room: any that the model takes, but half of the blocks at most."""
         return min(context, self.tokens(blocks // 2))

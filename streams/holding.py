@@ -64,7 +64,7 @@ class Holding:
         """
         if tokens > self.budget.longest:
             raise ContextLengthExceeded(
-                f"the stream would have {tokens} tokens and the KV cache has room for {self.budget.longest} of streams; "
+                f"the stream would have {tokens} tokens and the KV cache has room for {self.budget.longest}; "
                 "start a new session, with a `window` to keep it short, or the server with a larger --kv-cache-gb",
                 param=param,
             )
