@@ -24,7 +24,7 @@ def count(config: Config) -> int:
     kind, hidden, layers = config["model_type"], config["hidden_size"], config["num_hidden_layers"]
     vocabulary = config["vocab_size"] * hidden * (1 if config["tie_word_embeddings"] else 2)
     if kind == "rwkv6":
-        return vocabulary + 4 * hidden + layers * _rwkv6(config)
+        return int(vocabulary + 4 * hidden + layers * _rwkv6(config))
     biases = kind == "starcoder2" and config.get("use_bias", True)
     norm = hidden * (2 if kind == "starcoder2" else 1)
     norms = _NORMS.get(kind, 2) * norm
@@ -59,8 +59,9 @@ def _mla(config: Config) -> int:
     plain, turned, values = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
     lora = config.get("q_lora_rank")
     queries = heads * (plain + turned)
-    total: int = (hidden + 1 + queries) * lora if lora else hidden * queries
-    return total + hidden * (rank + turned) + rank + rank * heads * (plain + values) + heads * values * hidden
+    total: int = hidden * (rank + turned) + rank + rank * heads * (plain + values) + heads * values * hidden
+    total += (hidden + 1 + queries) * lora if lora else hidden * queries
+    return total
 
 
 def _feed_forward(config: Config, kind: str, biases: bool) -> int:
@@ -108,8 +109,9 @@ def _mamba(config: Config) -> int:
 def _mamba2(config: Config) -> int:
     hidden, heads, inner = config["hidden_size"], config["num_heads"], config["inner_size"]
     mixed = inner + 2 * config["n_groups"] * config["state_size"]
-    total: int = hidden * (inner + mixed + heads) + mixed * (config["conv_kernel"] + 1) + 3 * heads
-    return total + inner + inner * hidden
+    conv = mixed * (config["conv_kernel"] + 1)
+    total: int = hidden * (inner + mixed + heads) + conv + 3 * heads + inner + inner * hidden
+    return total
 
 
 def _rwkv6(config: Config) -> int:
@@ -117,5 +119,6 @@ def _rwkv6(config: Config) -> int:
     width = config.get("intermediate_size") or hidden * 7 // 2 // 32 * 32
     mixing, decay = (64, 128) if hidden >= 4096 else (32, 64)
     loras = 10 * hidden * mixing + 2 * hidden * decay
-    vectors = 8 * hidden + 2 * hidden + 2 * hidden + 4 * hidden
-    return 6 * hidden * hidden + 2 * hidden * width + loras + vectors
+    vectors = 16 * hidden
+    total: int = 6 * hidden * hidden + 2 * hidden * width + loras + vectors
+    return total

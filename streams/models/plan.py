@@ -27,12 +27,15 @@ BITS: Mapping[str, float] = {
 """Bits per weight of each format, scales included and averaged over a file: some of its tensors are kept finer."""
 
 KvType = Literal["auto", "fp16", "fp8", "int8", "int4"]
+_KV_ALIASES = {"f16": "fp16", "q8_0": "int8", "q4_0": "int4"}
 _KV_BYTES: Mapping[KvType, float] = {"fp8": 1.0, "int8": 1.0, "int4": 0.5}
 # Of each head of each token, for its keys and for its values.
 _SCALE_BYTES: Mapping[KvType, int] = {"int8": 4, "int4": 4}
 
 # The engine keeps a state where the last whole block ended and one where the stream ends now, and begins a third.
 _STATES = 3
+# What the engine takes of a GPU's memory, and how much of that a batch needs while it is computed.
+_GPU_SHARE, _GPU_WORK = 0.92, 3 * GIB // 2
 # Layers of one group take blocks together, so groups of about the same size are made the same size.
 _ALIKE = 1.5
 
@@ -40,6 +43,11 @@ _ALIKE = 1.5
 def weight_bytes(parameters: int, level: str) -> int:
     """Size of the weights in a format of :data:`BITS`."""
     return int(parameters * BITS[level] / 8)
+
+
+def kv_type(name: object) -> object:
+    """The name of a number format of the KV cache by any of its names; what is none stays as it is."""
+    return _KV_ALIASES.get(name.lower(), name.lower()) if isinstance(name, str) else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,9 +244,20 @@ class Plan:
         return bisect_right(range(1, self.context + 1), False, key=refused)
 
     def _way_out(self, needed: int, fits: int) -> str:
-        smaller = "" if self.cache.kv_type in _KV_BYTES else ", or a smaller --kv-cache-type"
-        shorter = f"--context {fits}" if fits >= 256 else "another model"
-        return f"Set --kv-cache-gb {-(-needed * 100 // GIB) / 100:.2f}, or {shorter}{smaller}."
+        shorter = f"lower --context to {fits}" if fits >= 256 else "choose a smaller model"
+        finer = "" if self.cache.kv_type in _KV_BYTES else ", or choose a smaller --kv-cache-type"
+        more = f"{-(-needed * 100 // GIB) / 100:.2f} GiB"
+        return f"Make that {more} (--kv-cache-gb, or a larger GPU), or {shorter}{finer}."
+
+
+def gpu_pool(memory: int, weights: int) -> int:
+    """Bytes that a GPU has for the KV cache. An estimate: what a batch needs beside it depends on the model.
+
+    Args:
+        memory: bytes of the GPU's.
+        weights: bytes of the weights.
+    """
+    return max(0, int(memory * _GPU_SHARE) - weights - _GPU_WORK)
 
 
 def gib(count: float) -> str:

@@ -175,7 +175,7 @@ def _kv_heads(config: Config) -> int:
 
 
 def _kept(config: Config) -> tuple[Attention | State, ...]:
-    kinds = Counter(config["layer_types"])
+    kinds: Counter[str] = Counter(config["layer_types"])
     return tuple(_keep(config, kind, layers) for kind, layers in kinds.items())
 
 
