@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.errors import ModelError, short
+from streams.models.hub import REACH_TIMEOUT_S
 from streams.models.shape import Shape
 
 # GGUF's names of architectures, where they are not those of the configs.
@@ -39,7 +40,6 @@ _GGUF_NAMES = {
     "ssm.time_step_rank": "time_step_rank",
     "wkv.head_size": "head_size",
 }
-_HUB_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +95,41 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 
 def _hub(model: str) -> Described:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
+    commit = None
     try:
-        config = _read(Path(hf_hub_download(model, "config.json", etag_timeout=_HUB_TIMEOUT)))
-    except (HFValidationError, RepositoryNotFoundError, EntryNotFoundError, GatedRepoError) as error:
+        # A download has no time limit for metadata, so this request decides whether the hub is there.
+        commit = HfApi().model_info(model, timeout=REACH_TIMEOUT_S).sha
+    except (HFValidationError, RepositoryNotFoundError, GatedRepoError) as error:
         raise _error(
-            f"{short(model)!r} is no directory or .gguf file here, and the hub shows no config.json of that name; check"
-            " the name, or set HF_TOKEN if it is private or gated."
+            f"{short(model)!r} is no directory or .gguf file here and no model on the hub; check the name, or set"
+            " HF_TOKEN if it is private or gated."
         ) from error
     # The client's network errors have no base class of its own, and their module changed between its versions.
     except Exception as error:
-        if isinstance(error, ModelError):
-            raise
+        unreachable: Exception | None = error
+    else:
+        unreachable = None
+
+    def get(file: str) -> Mapping[str, Any]:
+        return _read(Path(hf_hub_download(model, file, revision=commit, local_files_only=unreachable is not None)))
+
+    try:
+        config = get("config.json")
+    except ModelError:
+        raise
+    except Exception as error:
+        where = (
+            "there is none on the hub" if unreachable is None else "the hub cannot be reached and its cache has none"
+        )
         raise _error(
-            f"The hub cannot be reached and the config of {short(model)!r} is not in its cache; go online once, or"
-            " name a directory or a .gguf file."
+            f"The size of {short(model)!r} cannot be told without its config.json, and {where}; name another model, or"
+            " a directory or .gguf file."
         ) from error
     try:
-        index = _read(Path(hf_hub_download(model, "model.safetensors.index.json", etag_timeout=_HUB_TIMEOUT)))
-        stored = int(index["metadata"]["total_size"])
+        stored = int(get("model.safetensors.index.json")["metadata"]["total_size"])
     # Only models in several files have one; without it there is the number of parameters.
     except Exception:
         return Described(model, Shape.of(config))
