@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,10 +39,9 @@ def options(directory: Path, given: dict[str, Any], **changed: Any) -> EngineOpt
 
 
 @pytest.fixture(autouse=True)
-def _no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The directories have a config and nothing else, and nothing else is read."""
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directories have a config and nothing else, and nobody is asked for more."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    yield
 
 
 def layers(kind: int, spec: KVCacheSpec, count: int) -> dict[str, KVCacheSpec]:
