@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import ModelError
-from streams.models.plan import GIB, Cache, KvType, Plan, gpu_pool, kv_type, weight_bytes
+from streams.models.plan import GIB, Cache, KvType, Plan, billions, gpu_pool, kv_type, weight_bytes
 from streams.models.shape import Shape
 from tests.streams.models.configs import KNOWN
 
@@ -47,6 +48,18 @@ def test_weights_are_those_of_the_page(name: str, level: str) -> None:
     """Within 15 %, or rounded up to whole gigabytes as the page does."""
     gigabytes = weight_bytes(KNOWN[name].parameters, level) / 1e9
     assert math.ceil(gigabytes) == PAGE[name][level] or abs(gigabytes / PAGE[name][level] - 1) <= 0.15
+
+
+def test_the_documentations_table_is_computed() -> None:
+    lines = (Path(__file__).parents[3] / "docs" / "models.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    levels = next(row[2:] for row in rows if row[:2] == ["model", "parameters"])
+    told = {row[0]: row[1:] for row in rows if row and row[0] in KNOWN}
+    assert len(told) >= 10
+    for name, (count, *sizes) in told.items():
+        parameters = KNOWN[name].parameters
+        assert count == billions(parameters)
+        assert sizes == [f"{weight_bytes(parameters, level) / 1e9:.1f}" for level in levels]
 
 
 @pytest.mark.parametrize("level", RELATIVE)
