@@ -196,14 +196,6 @@ class Plan:
             )
         if self.pool is None or self.blocks is None:
             return
-        footprint = self.footprint
-        if footprint.blocks(self.context) > self.blocks:
-            fits = min(self.context, footprint.tokens(self.blocks))
-            raise ModelError(
-                f"A context of {self.context} tokens needs {gib(self.needed())} of KV cache in {self._format}, and"
-                f" {gib(self.pool)} are set aside, which hold {fits} tokens. {self._way_out(self.needed(), fits)}",
-                param="context",
-            )
         streams = self.streams(self.context) or 0
         if self.sessions is not None and streams < self.sessions:
             needed = self.needed(self.sessions)
@@ -212,6 +204,14 @@ class Plan:
                 f" cache in {self._format}, and {gib(self.pool)} are set aside, which hold {streams}."
                 f" {self._way_out(needed, self._longest(self.sessions))}",
                 param="sessions",
+            )
+        footprint = self.footprint
+        if footprint.blocks(self.context) > self.blocks:
+            fits = min(self.context, footprint.tokens(self.blocks))
+            raise ModelError(
+                f"A context of {self.context} tokens needs {gib(self.needed())} of KV cache in {self._format}, and"
+                f" {gib(self.pool)} are set aside, which hold {fits} tokens. {self._way_out(self.needed(), fits)}",
+                param="context",
             )
 
     def sentence(self) -> str:
