@@ -141,8 +141,8 @@ def _show(described: Described, made: Plan, console: Console) -> None:
         highlight=False,
         markup=False,
     )
-    weights = Table(title="Weights", title_justify="left")
-    weights.add_column("format")
+    weights = Table()
+    weights.add_column("weights in")
     weights.add_column("GiB", justify="right")
     for level in BITS:
         weights.add_row(level, f"{weight_bytes(shape.parameters, level) / GIB:.2f}")
@@ -150,7 +150,8 @@ def _show(described: Described, made: Plan, console: Console) -> None:
         weights.add_row("as stored", f"{described.stored / GIB:.2f}", style="dim")
     weights.add_row("planned with", f"{made.weights / GIB:.2f}", style="bold")
     console.print(weights)
-    streams = Table(title=f"KV cache in {made.cache.kv_type}, {_rate(made)}", title_justify="left")
+    console.print(f"KV cache in {made.cache.kv_type}: {_rate(made)}", highlight=False)
+    streams = Table()
     streams.add_column("tokens in a stream", justify="right")
     streams.add_column("MiB", justify="right")
     if made.pool is not None:

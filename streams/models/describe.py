@@ -12,6 +12,7 @@ from streams.errors import ModelError, short
 from streams.models.hub import REACH_TIMEOUT_S
 from streams.models.shape import Shape
 
+_CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
 # GGUF's names of architectures, where they are not those of the configs.
 _GGUF_TYPES = {
     "command-r": "cohere",
@@ -68,16 +69,18 @@ def describe(model: str) -> Described:
     Raises:
         ModelError: there is no such model, or its size cannot be told.
     """
-    path = Path(model).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(model).expanduser()
+        directory, file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError) as error:  # RuntimeError is how expanduser says that there is no such user
+        raise _error(f"The model {short(model)!r} cannot be read: {short(error)}.") from error
+    if directory:
         return _directory(path)
-    if path.is_file():
-        return _file(path)
-    return _hub(model)
+    return _file(path) if file else _hub(model)
 
 
 def _directory(path: Path) -> Described:
-    file = path / "config.json"
+    file = path / _CONFIG
     if not file.is_file():
         raise _error(f"{path} is not a model: it has no config.json; name a directory that has, or a .gguf file.")
     stored = sum(weights.stat().st_size for weights in path.glob("*.safetensors"))
@@ -95,44 +98,35 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 
 def _hub(model: str) -> Described:
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-    commit = None
+    reached = True
     try:
         # A download has no time limit for metadata, so this request decides whether the hub is there.
-        commit = HfApi().model_info(model, timeout=REACH_TIMEOUT_S).sha
+        HfApi().model_info(model, timeout=REACH_TIMEOUT_S)
     except (HFValidationError, RepositoryNotFoundError, GatedRepoError) as error:
         raise _error(
             f"{short(model)!r} is no directory or .gguf file here and no model on the hub; check the name, or set"
             " HF_TOKEN if it is private or gated."
         ) from error
     # The client's network errors have no base class of its own, and their module changed between its versions.
-    except Exception as error:
-        unreachable: Exception | None = error
-    else:
-        unreachable = None
-
-    def get(file: str) -> Mapping[str, Any]:
-        return _read(Path(hf_hub_download(model, file, revision=commit, local_files_only=unreachable is not None)))
-
+    except Exception:
+        reached = False
     try:
-        config = get("config.json")
-    except ModelError:
-        raise
+        snapshot = Path(snapshot_download(model, allow_patterns=[_CONFIG, _INDEX], local_files_only=not reached))
+        config = _read(snapshot / _CONFIG)
     except Exception as error:
-        where = (
-            "there is none on the hub" if unreachable is None else "the hub cannot be reached and its cache has none"
-        )
+        where = "there is none on the hub" if reached else "the hub cannot be reached and its cache has none"
         raise _error(
             f"The size of {short(model)!r} cannot be told without its config.json, and {where}; name another model, or"
             " a directory or .gguf file."
         ) from error
-    try:
-        stored = int(get("model.safetensors.index.json")["metadata"]["total_size"])
+    stored = None
     # Only models in several files have one; without it there is the number of parameters.
-    except Exception:
-        return Described(model, Shape.of(config))
+    if (snapshot / _INDEX).is_file():
+        total = (_read(snapshot / _INDEX).get("metadata") or {}).get("total_size")
+        stored = int(total) if isinstance(total, int | float) else None
     return Described(model, Shape.of(config), stored)
 
 
