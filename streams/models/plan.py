@@ -262,7 +262,7 @@ def gpu_pool(memory: int, weights: int) -> int:
 
 def gib(count: float) -> str:
     """Bytes, for people."""
-    return f"{count / GIB:.2f} GiB"
+    return f"{count / GIB:.2f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"
 
 
 def billions(count: int) -> str:

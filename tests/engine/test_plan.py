@@ -119,7 +119,7 @@ def test_a_recurrent_model_is_planned(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     small = options(tmp_path, LLAMA, kv_cache_bytes=MIB // 2)
     with (
-        pytest.raises(ModelError, match=r"A context of 1024 tokens needs 0\.00 GiB .* which hold 224 tokens"),
+        pytest.raises(ModelError, match=r"A context of 1024 tokens needs 1\.0 MiB .* 0\.5 MiB are set aside, which hold 480 tokens"),
         configured(small),
     ):
         pass

@@ -189,7 +189,7 @@ def test_a_plan_says_what_it_knows() -> None:
         " a stream of 8192 tokens"
     )
     assert planned("Mamba-1.4B", pool=4).sentence() == (
-        "Mamba-1.4B: 1.37 B parameters, 2.56 GiB of weights; 0.02 GiB of recurrent state for a stream, however long;"
+        "Mamba-1.4B: 1.37 B parameters, 2.56 GiB of weights; 21.4 MiB of recurrent state for a stream, however long;"
         " 4.00 GiB hold 190 of these beside a question"
     )
 
