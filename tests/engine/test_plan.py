@@ -1,4 +1,4 @@
-"""The plan agrees with vLLM's own configuration. No engine is started."""
+"""The plan agrees with vLLM's own configuration, grouping and figures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from vllm.v1.core.kv_cache_utils import _get_kv_cache_groups_uniform_page_size
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec, MambaSpec, SlidingWindowSpec
 
+from streams.engine.vllm import VllmEngine
 from streams.engine.vllm_plan import planned, with_blocks
 from streams.engine.vllm_start import EngineOptions, configured
 from streams.errors import ModelError
@@ -119,7 +120,10 @@ def test_a_recurrent_model_is_planned(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     small = options(tmp_path, LLAMA, kv_cache_bytes=MIB // 2)
     with (
-        pytest.raises(ModelError, match=r"A context of 1024 tokens needs 1\.0 MiB .* 0\.5 MiB are set aside, which hold 480 tokens"),
+        pytest.raises(
+            ModelError,
+            match=r"A context of 1024 tokens needs 1\.0 MiB .* 0\.5 MiB are set aside, which hold 480 tokens",
+        ),
         configured(small),
     ):
         pass
@@ -140,3 +144,12 @@ def test_formats_that_a_cpu_does_not_have_are_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(ModelError, match="is not known"), configured(options(tmp_path, LLAMA, quantization="Q4_0")):
         pass
+
+
+def test_what_a_stream_takes_is_vllms_own_figure(vllm_engine: VllmEngine) -> None:
+    cache, facts, plan = vllm_engine._llm.vllm_config.cache_config, vllm_engine.facts, vllm_engine.plan
+    assert plan is not None
+    assert plan.blocks == cache.num_gpu_blocks - 1
+    assert facts.footprint == plan.footprint
+    assert facts.footprint.blocks(facts.context) == pytest.approx(cache.num_gpu_blocks / cache.kv_cache_max_concurrency)
+    assert cache.kv_cache_memory_bytes // plan.block_bytes == cache.num_gpu_blocks
