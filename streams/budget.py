@@ -26,7 +26,6 @@ class Budget(Generic[Owner]):
     Attributes:
         limit: what owners may take of the pool together.
         granted: what they take of it now.
-        longest: tokens of the longest sequence that one of them could hold alone.
     """
 
     def __init__(self, capacity: int, reserve: int, footprint: Footprint) -> None:
@@ -34,9 +33,13 @@ class Budget(Generic[Owner]):
         self._footprint = footprint
         free = capacity - footprint.blocks(reserve) * footprint.block_size
         self.limit = max(0, free) // footprint.block_size * footprint.block_size
-        self.longest = footprint.tokens(self.limit // footprint.block_size)
         self._granted: dict[Owner, int] = {}
         self.granted = 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that an owner could hold alone."""
+        return self._footprint.tokens(self.limit // self._footprint.block_size)
 
     def of(self, owner: Owner) -> int:
         """What ``owner`` may hold, in tokens."""
