@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from vllm import ModelRegistry
 from vllm.v1.core.kv_cache_utils import _get_kv_cache_groups_uniform_page_size
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec, MambaSpec, SlidingWindowSpec
 
@@ -27,6 +29,10 @@ GEMMA = config(
     "gemma3_text", 512, 64, 6, 128, architectures=["Gemma3ForCausalLM"], sliding_window=64, **COMMON
 )  # fmt: skip
 MAMBA = config("mamba", 512, 64, 2, architectures=["MambaForCausalLM"], dtype="float32", state_size=16)
+MAMBA_2 = config(
+    "mamba2", 512, 64, 2, architectures=["Mamba2ForCausalLM"], dtype="float32", state_size=16, num_heads=4, head_dim=32,
+    n_groups=1,
+)  # fmt: skip
 # KV cache of a token in float32: layers x keys and values x heads x numbers x bytes.
 TOKEN = 2 * 2 * 2 * 32 * 4
 
@@ -108,12 +114,16 @@ def test_windows_are_bounded_by_what_vllm_computes_at_once(tmp_path: Path) -> No
     assert plan.footprint.bounds == (-(-(63 + batch) // 32) + 1,) * 5 + (None,)
 
 
-def test_a_recurrent_model_is_planned(tmp_path: Path) -> None:
-    with configured(options(tmp_path, MAMBA, context=None)) as vllm:
+@pytest.mark.parametrize("given", [MAMBA, MAMBA_2], ids=["mamba", "mamba2"])
+def test_a_state_is_as_large_as_vllms(tmp_path: Path, given: dict[str, Any]) -> None:
+    with configured(options(tmp_path, given, context=None)) as vllm:
         plan = planned(vllm, kv_type="auto", sessions=None)
+        made, _ = ModelRegistry.resolve_model_cls(vllm.model_config.architecture, model_config=vllm.model_config)
+        shapes = made.get_mamba_state_shape_from_config(vllm)
+        formats = made.get_mamba_state_dtype_from_config(vllm)
     assert plan is not None
-    # A state is 2 layers x 128 channels x (3 + 16) numbers x 4 bytes.
-    assert plan.block_bytes == 2 * 128 * 19 * 4
+    state = sum(math.prod(shape) * each.itemsize for shape, each in zip(shapes, formats, strict=True))
+    assert plan.block_bytes == given["num_hidden_layers"] * state
     assert (plan.footprint.bounds, plan.footprint.states) == ((), 3)
 
 
