@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 from streams.errors import Unavailable
+from streams.footprint import Footprint
 
 Owner = TypeVar("Owner", bound=Hashable)
 
@@ -18,17 +19,27 @@ class Budget(Generic[Owner]):
     """Tokens of KV cache, granted in whole blocks.
 
     Args:
-        capacity: tokens the engine's pool holds.
+        capacity: the engine's pool, in blocks of tokens.
         reserve: tokens kept free of streams, so that at least one question of any length can always run.
-        block_size: tokens per KV block.
+        footprint: what a sequence takes of the pool.
+
+    Attributes:
+        limit: what owners may take of the pool together.
+        granted: what they take of it now.
     """
 
-    def __init__(self, capacity: int, reserve: int, block_size: int) -> None:
+    def __init__(self, capacity: int, reserve: int, footprint: Footprint) -> None:
         self.capacity = capacity
-        self._block_size = block_size
-        self.limit = max(0, capacity - reserve) // block_size * block_size
+        self._footprint = footprint
+        free = capacity - footprint.blocks(reserve) * footprint.block_size
+        self.limit = max(0, free) // footprint.block_size * footprint.block_size
         self._granted: dict[Owner, int] = {}
         self.granted = 0
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that an owner could hold alone."""
+        return self._footprint.tokens(self.limit // self._footprint.block_size)
 
     def of(self, owner: Owner) -> int:
         """What ``owner`` may hold, in tokens."""
@@ -38,10 +49,14 @@ class Budget(Generic[Owner]):
         """All who may hold something."""
         return list(self._granted)
 
+    def share(self, tokens: int) -> int:
+        """What a sequence of so many tokens takes of the pool, as :attr:`granted` counts it."""
+        return self._footprint.blocks(tokens) * self._footprint.block_size
+
     def missing(self, owner: Owner, tokens: int) -> int:
-        """How many tokens others would have to give back for ``owner`` to hold so many; 0 or less for none."""
-        blocks = self._blocks(tokens)
-        return 0 if blocks <= self.of(owner) else self.granted - self.of(owner) + blocks - self.limit
+        """How much of the pool others would have to give back for ``owner`` to hold so many; 0 or less for none."""
+        held = self.of(owner)
+        return 0 if tokens <= held else self.granted - self.share(held) + self.share(tokens) - self.limit
 
     def grant(self, owner: Owner, tokens: int) -> None:
         """Set what ``owner`` may hold, in tokens.
@@ -52,16 +67,13 @@ class Budget(Generic[Owner]):
         if self.missing(owner, tokens) > 0:
             raise full()
         self.release(owner)
-        if blocks := self._blocks(tokens):
-            self.granted += blocks
-            self._granted[owner] = blocks
+        if tokens > 0:
+            self.granted += self.share(tokens)
+            self._granted[owner] = -(-tokens // self._footprint.block_size) * self._footprint.block_size
 
     def release(self, owner: Owner) -> None:
         """Take everything back from ``owner``. Idempotent."""
-        self.granted -= self._granted.pop(owner, 0)
-
-    def _blocks(self, tokens: int) -> int:
-        return -(-tokens // self._block_size) * self._block_size
+        self.granted -= self.share(self._granted.pop(owner, 0))
 
 
 def full() -> Unavailable:

@@ -193,7 +193,7 @@ class Chat:
         self._check_room(len(prompt), room)
         # What a reply may need is asked for as it comes, as far as a stream that is alone may grow.
         holding = self._holdings[session.rank]
-        granted = max(len(prompt), min(len(prompt) + _GROWTH, holding.budget.limit))
+        granted = max(len(prompt), min(len(prompt) + _GROWTH, holding.budget.longest))
 
         def grow(tokens: int) -> bool:
             nonlocal granted

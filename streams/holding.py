@@ -62,9 +62,9 @@ class Holding:
         Raises:
             ContextLengthExceeded: it could not; ``param`` is what would make it so long.
         """
-        if tokens > self.budget.limit:
+        if tokens > self.budget.longest:
             raise ContextLengthExceeded(
-                f"the stream would have {tokens} tokens and the KV cache has room for {self.budget.limit} of streams; "
+                f"the stream would have {tokens} tokens and the KV cache has room for {self.budget.longest}; "
                 "start a new session, with a `window` to keep it short, or the server with a larger --kv-cache-gb",
                 param=param,
             )
@@ -237,10 +237,10 @@ class Holding:
         return True
 
     def _place(self, owner: Resident, session: Session | None) -> Place[Resident]:
-        tokens = self.budget.of(owner)
+        share = self.budget.share(self.budget.of(owner))
         if session is None:
-            return Place(owner, tokens, _LONG_AGO)
-        return Place(owner, tokens, session.last_used, session.asking > 0)
+            return Place(owner, share, _LONG_AGO)
+        return Place(owner, share, session.last_used, session.asking > 0)
 
     def _may_leave(self, session: Session | None, before: float | None) -> bool:
         if session is None:

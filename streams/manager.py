@@ -89,7 +89,7 @@ class Manager:
         self._pacers = tuple(Pacer(limits.slices) for _ in range(facts.ranks))
         self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
-        reserve = min(facts.context, facts.kv_capacity // 2)
+        reserve = facts.footprint.reserve(facts.kv_capacity // facts.block_size, facts.context)
         self.budget: RankBudgets[Resident] = RankBudgets(facts, reserve)
         self._sessions: dict[str, Session] = {}
         self._holdings = tuple(

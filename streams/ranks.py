@@ -25,7 +25,7 @@ class RankBudgets(Generic[Owner]):
     def __init__(self, facts: ModelFacts, reserve: int) -> None:
         self._block_size = facts.block_size
         self.ranks: tuple[Budget[Owner], ...] = tuple(
-            Budget(facts.kv_capacity, reserve, facts.block_size) for _ in range(facts.ranks)
+            Budget(facts.kv_capacity, reserve, facts.footprint) for _ in range(facts.ranks)
         )
 
     @property
@@ -35,12 +35,12 @@ class RankBudgets(Generic[Owner]):
 
     @property
     def limit(self) -> int:
-        """Tokens that streams may hold, over all ranks."""
+        """What streams may take of the pools, over all ranks."""
         return sum(budget.limit for budget in self.ranks)
 
     @property
     def granted(self) -> int:
-        """Tokens that streams hold, over all ranks."""
+        """What streams take of the pools, over all ranks."""
         return sum(budget.granted for budget in self.ranks)
 
     def place(self, streams: Iterable[tuple[int, int]]) -> int:
@@ -55,5 +55,5 @@ class RankBudgets(Generic[Owner]):
             return 0
         free = [budget.limit for budget in self.ranks]
         for rank, tokens in streams:
-            free[rank] -= tokens + self._block_size
+            free[rank] -= self.ranks[rank].share(tokens + self._block_size)
         return free.index(max(free))

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from service.cli.calibrate import calibrate
 from service.cli.demo import demo
 from service.cli.key import key
+from service.cli.models import models
 from service.logs import setup_logging
 from service.settings import ENV_PREFIX, Settings
 from streams.errors import AskaheadError
@@ -154,3 +155,4 @@ def engine(
 app.command()(demo)
 app.command()(calibrate)
 app.command()(key)
+app.add_typer(models, name="models")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
 
 from service.settings.fields import panel
+from streams.models.plan import kv_type
 
 _model, _parallel = panel("Model"), panel("Parallelism")
 
@@ -41,6 +42,33 @@ class EngineSettings(BaseModel):
         "Memory for the KV cache of each rank, in GiB; bounds how many tokens stay resident over its sessions. Unset:"
         " sized from free memory.",
         gt=0,
+        le=65_536,
+        allow_inf_nan=False,
+    )
+    kv_cache_type: Annotated[Literal["auto", "fp16", "fp8", "int8", "int4"], BeforeValidator(kv_type)] = _model(
+        "auto",
+        "Number format of the KV cache; a smaller one holds more tokens. auto, fp16: that of the weights. fp8: GPUs,"
+        " and CPUs with AVX-512 or AMX. int8, int4: GPUs. f16, q8_0 and q4_0 are other names of fp16, int8 and int4.",
+    )
+    sessions: int | None = _model(
+        None,
+        "Streams of a whole context that must fit into the KV cache beside a question; if they do not, the server says"
+        " what would make room and ends. Unset: it serves however few fit.",
+        ge=1,
+        le=1_000_000,
+    )
+    quantization: str | None = _model(
+        None,
+        "Number format to load the weights in: int8, int4, or a name of vLLM's --quantization, such as fp8, awq or"
+        " gptq. Unset: as the checkpoint says.",
+        min_length=1,
+        max_length=64,
+    )
+    cpu_offload_gb: float = _model(
+        0.0,
+        "Weights, in GiB per GPU, that stay in the machine's memory, for a model that the GPU has no room for; each"
+        " step fetches them anew.",
+        ge=0,
         le=65_536,
         allow_inf_nan=False,
     )

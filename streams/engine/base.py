@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, Protocol
 
+from streams.footprint import Footprint
 from streams.messages import Conversation, Shape, ToolCall
 
 FinishReason = Literal["stop", "length"]
@@ -32,9 +33,10 @@ class ModelFacts:
         name: the name clients see.
         context: longest sequence, prompt plus completion, in tokens.
         block_size: tokens per KV block; only full blocks are shared between requests.
-        kv_capacity: tokens of KV cache, on each rank.
+        kv_capacity: KV cache of each rank, in blocks of tokens; what a sequence takes of it says ``footprint``.
         ranks: data-parallel copies of the model. Each has a KV cache and a prefix cache of its own, and they are
             numbered from 0: what one rank holds, a request on another computes anew.
+        bounds, states: see :class:`~streams.footprint.Footprint`.
     """
 
     name: str
@@ -42,6 +44,13 @@ class ModelFacts:
     block_size: int
     kv_capacity: int
     ranks: int = 1
+    bounds: tuple[int | None, ...] = (None,)
+    states: int = 0
+
+    @property
+    def footprint(self) -> Footprint:
+        """What a sequence takes of the KV cache."""
+        return Footprint(self.block_size, self.bounds, self.states)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class SurvivingEngine:
     def replaces(self, engine: Engine) -> bool:
         """Whether ``engine`` can take the place of the one before: what was granted to streams must fit it."""
         facts, mine = engine.facts, self._facts
-        alike = (facts.context, facts.block_size, facts.ranks) == (mine.context, mine.block_size, mine.ranks)
+        alike = (facts.context, facts.footprint, facts.ranks) == (mine.context, mine.footprint, mine.ranks)
         return alike and facts.kv_capacity >= mine.kv_capacity
 
     def replace(self, engine: Engine) -> None:

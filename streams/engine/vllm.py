@@ -24,6 +24,7 @@ from streams.engine.leash import Leash
 from streams.engine.lifeline import Lifelines
 from streams.engine.supported import refuse_unsupported
 from streams.engine.tokenizer import HfTokenizer
+from streams.engine.vllm_plan import planned, with_blocks
 from streams.engine.vllm_requests import asking, piece, reading
 from streams.engine.vllm_start import EngineOptions, Parallel, sentence, start
 from streams.errors import (
@@ -34,6 +35,8 @@ from streams.errors import (
     InvalidInput,
     ModelError,
 )
+from streams.footprint import Footprint
+from streams.models.plan import Plan
 from streams.waiting import uninterrupted
 
 __all__ = ["EngineOptions", "Parallel", "VllmEngine", "VllmHeld"]
@@ -57,6 +60,9 @@ class VllmEngine:
         cache, parallel = llm.vllm_config.cache_config, llm.vllm_config.parallel_config
         # vLLM adds up the blocks of all ranks.
         ranks, blocks = parallel.data_parallel_size, cache.num_gpu_blocks // parallel.data_parallel_size
+        plan = planned(llm.vllm_config, kv_type=options.kv_cache_type, sessions=options.sessions)
+        self._plan = None if plan is None else with_blocks(plan, blocks)
+        footprint = Footprint(cache.block_size) if plan is None else plan.footprint
         self._llm = llm
         self._tokenizer = tokenizer
         self._dialect = dialect
@@ -67,6 +73,8 @@ class VllmEngine:
             # One block of each is vLLM's null block, which holds no tokens.
             kv_capacity=(blocks - 1) * cache.block_size,
             ranks=ranks,
+            bounds=footprint.bounds,
+            states=footprint.states,
         )
         self._again = replace(
             options, kv_cache_bytes=options.kv_cache_bytes or cache.kv_cache_memory_bytes, blocks=blocks
@@ -94,7 +102,15 @@ class VllmEngine:
             dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
             llm = start(options, dialect.reasoning_parser)
             hush_parsers()
-            return cls(llm, tokenizer, dialect, options)
+            engine = cls(llm, tokenizer, dialect, options)
+            try:
+                # On a GPU only vLLM knows how much memory is left for the KV cache, and only now.
+                if engine.plan is not None:
+                    engine.plan.check()
+            except ModelError:
+                llm.shutdown()
+                raise
+            return engine
         except AskaheadError:
             raise
         except Exception as exc:
@@ -118,6 +134,11 @@ class VllmEngine:
     @property
     def facts(self) -> ModelFacts:
         return self._facts
+
+    @property
+    def plan(self) -> Plan | None:
+        """The model's size, and what its streams take; None where its config does not tell."""
+        return self._plan
 
     @property
     def tokenizer(self) -> HfTokenizer:

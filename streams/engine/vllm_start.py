@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from streams.errors import ModelError
+from streams.engine.vllm_formats import kv_cache_arguments, offload_arguments, quantization_arguments
+from streams.engine.vllm_plan import planned
+from streams.models.plan import GIB, KvType
 
-_GIB = 1 << 30
+log = logging.getLogger(__name__)
+
 _CPU_BLOCK_SIZE = 32
 # A step runs to its end: this bounds how long a question waits behind a wave of Flash Queries.
 _CPU_BATCH_TOKENS = 512
@@ -79,6 +83,10 @@ class EngineOptions:
             which is four times faster there than emulated bfloat16.
         kv_cache_bytes: size of the KV cache, on each rank. None takes a quarter of the available memory and at most
             4 GiB on a CPU, shared among the machine's ranks, and vLLM's share of the memory on a GPU.
+        kv_cache_type: number format of the KV cache; "auto" and "fp16" are the model's own.
+        sessions: streams of a whole context that must fit; None to load the model however few do.
+        quantization: number format of the weights: a name of vLLM's, or int8 or int4; None for the checkpoint's own.
+        cpu_offload_gb: GiB of weights that stay in the machine's memory, for each worker with a GPU.
         blocks: KV cache of each rank in blocks; None for as many as the memory set aside for it holds.
         threads: CPU threads of each rank; None for ``OMP_NUM_THREADS``, or else its share of the cores that the
             process may use.
@@ -97,6 +105,10 @@ class EngineOptions:
     context: int | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     kv_cache_bytes: int | None = None
+    kv_cache_type: KvType = "auto"
+    sessions: int | None = None
+    quantization: str | None = None
+    cpu_offload_gb: float = 0.0
     blocks: int | None = None
     threads: int | None = None
     block_size: int | None = None
@@ -115,7 +127,7 @@ def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
         reasoning_parser: tells where reasoning ends, for constraints to begin there.
 
     Raises:
-        ModelError: the KV cache cannot hold one context.
+        ModelError: the model does not fit, or a format is not to be had here.
         Exception: whatever vLLM raises when it cannot load the model.
     """
     with configured(options, reasoning_parser) as config:
@@ -136,16 +148,21 @@ def configured(
         headless_from: the first rank of this machine, where the server is on another.
 
     Raises:
-        ModelError: the KV cache cannot hold one context.
+        ModelError: the model does not fit, or a format is not to be had here.
         Exception: whatever vLLM raises when it refuses the options.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read on import
     from vllm import AsyncEngineArgs
+    from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
     from vllm.platforms import current_platform
 
+    cpu = current_platform.is_cpu()
     here = max(1, options.parallel.here)
     arguments: dict[str, Any] = {
         **options.parallel.arguments(),
+        **kv_cache_arguments(options.kv_cache_type, cpu=cpu, flags=_processor_flags()),
+        **quantization_arguments(options.quantization, options.model, QUANTIZATION_METHODS),
+        **offload_arguments(options.cpu_offload_gb, cpu=cpu),
         "data_parallel_start_rank": headless_from,
         "model": str(options.model),
         "served_model_name": options.name,
@@ -169,10 +186,10 @@ def configured(
     }
     # Telemetry is the operator's choice to make.
     environment = {"VLLM_NO_USAGE_STATS": "1"}
-    if current_platform.is_cpu():
+    if cpu:
         arguments |= {
             "dtype": _cpu_dtype() if options.dtype == "auto" else options.dtype,
-            "kv_cache_memory_bytes": options.kv_cache_bytes or min(4 * _GIB, _available_memory() // 4) // here,
+            "kv_cache_memory_bytes": options.kv_cache_bytes or min(4 * GIB, _available_memory() // 4) // here,
             "block_size": options.block_size or _CPU_BLOCK_SIZE,
             "max_num_batched_tokens": options.max_num_batched_tokens or max(_CPU_BATCH_TOKENS, options.max_num_seqs),
             "enforce_eager": True,
@@ -198,26 +215,11 @@ def configured(
         # The server's logging is not in that process, so vLLM's own has to keep its remarks back there.
         os.environ.pop("VLLM_CONFIGURE_LOGGING", None)
         config = AsyncEngineArgs(**arguments).create_engine_config(headless=headless_from is not None)
-        _refuse_small_pool(config)
+        plan = planned(config, kv_type=options.kv_cache_type, sessions=options.sessions)
+        if plan is not None:
+            log.info("%s", plan.sentence())
+            plan.check()
         yield config
-
-
-def _refuse_small_pool(config: Any) -> None:
-    """Say before the load, with numbers, what vLLM would only find out after it."""
-    model, cache, parallel = config.model_config, config.cache_config, config.parallel_config
-    if cache.kv_cache_memory_bytes is None or model.use_mla or model.is_hybrid or model.get_sliding_window():
-        return  # no simple product tells what these need; vLLM knows
-    per_token = 2 * model.get_num_layers(parallel) * model.get_num_kv_heads(parallel) * model.get_head_size()
-    per_block = per_token * model.dtype.itemsize * cache.block_size
-    fits = (cache.kv_cache_memory_bytes // per_block - 1) * cache.block_size
-    if fits < model.max_model_len:
-        needed = (-(-model.max_model_len // cache.block_size) + 1) * per_block
-        raise ModelError(
-            f"A context of {model.max_model_len} tokens needs {needed / _GIB:.2f} GiB of KV cache, and "
-            f"{cache.kv_cache_memory_bytes / _GIB:.2f} GiB are set aside, which hold {max(fits, 0)} tokens. "
-            "Lower the context, or set a larger KV cache.",
-            param="context",
-        )
 
 
 @contextmanager
@@ -266,9 +268,12 @@ def _available_memory() -> int:
 
 def _cpu_dtype() -> str:
     """bfloat16 where the processor computes with it, float32 where it would be emulated."""
+    return "bfloat16" if {"avx512_bf16", "amx_bf16", "bf16"} & _processor_flags() else "float32"
+
+
+def _processor_flags() -> set[str]:
     flags = Path("/proc/cpuinfo")
-    native = {"avx512_bf16", "amx_bf16", "bf16"}
-    return "bfloat16" if flags.exists() and native & set(flags.read_text().split()) else "float32"
+    return set(flags.read_text().split()) if flags.exists() else set()
 
 
 def sentence(exc: BaseException) -> str:

@@ -49,8 +49,17 @@ class FastEngine:
         lives: how often it was dead and came back.
     """
 
-    def __init__(self, *, context: int = 4096, block_size: int = 16, kv_capacity: int = 65536, ranks: int = 1) -> None:
-        self._facts = ModelFacts("fast", context, block_size, kv_capacity, ranks)
+    def __init__(
+        self,
+        *,
+        context: int = 4096,
+        block_size: int = 16,
+        kv_capacity: int = 65536,
+        ranks: int = 1,
+        bounds: tuple[int | None, ...] = (None,),
+        states: int = 0,
+    ) -> None:
+        self._facts = ModelFacts("fast", context, block_size, kv_capacity, ranks, bounds, states)
         self._tokenizer = FastTokenizer()
         self._dialect = FastDialect()
         self._dead = asyncio.Event()
@@ -165,8 +174,8 @@ class FastEngine:
             AssertionError: more is held than the pool has; a real engine would block everything.
         """
         self._touch(held.content, held.rank)
-        size = self._facts.block_size
-        blocks = sum(-(-len(h.content) // size) for h in self.holds if h.rank == held.rank)
+        size, footprint = self._facts.block_size, self._facts.footprint
+        blocks = sum(footprint.blocks(len(h.content)) for h in self.holds if h.rank == held.rank)
         assert blocks * size <= self._facts.kv_capacity, "more tokens are held than the KV cache has"
 
     def _refuse(self, prompt: list[int], sampling: Sampling) -> None:

@@ -45,6 +45,11 @@ def test_level_is_read_in_any_case() -> None:
     assert Settings(log_level="INFO").log_level == "info"
 
 
+@pytest.mark.parametrize(("name", "canonical"), [("f16", "fp16"), ("Q8_0", "int8"), ("q4_0", "int4"), ("auto", "auto")])
+def test_kv_cache_types_have_several_names(name: str, canonical: str) -> None:
+    assert Settings(kv_cache_type=name).kv_cache_type == canonical
+
+
 @pytest.mark.parametrize("context", [None, 0, 256, 1_048_576])
 def test_useful_contexts(context: int | None) -> None:
     assert Settings(context=context).context == context
@@ -55,6 +60,10 @@ def test_useful_contexts(context: int | None) -> None:
     [
         {"context": 255},
         {"context": -1},
+        {"kv_cache_type": "q5_1"},
+        {"sessions": 0},
+        {"cpu_offload_gb": -1},
+        {"quantization": ""},
         {"port": 65_536},
         {"port": "x"},
         {"host": ""},

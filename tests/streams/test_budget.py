@@ -11,30 +11,41 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from streams.budget import Budget
 from streams.errors import Unavailable
+from streams.footprint import Footprint
 
 OWNERS = st.sampled_from("abcd")
 
 
 class BudgetMachine(RuleBasedStateMachine):
-    @initialize(capacity=st.integers(0, 400), reserve=st.integers(0, 200), block=st.sampled_from([1, 16, 32]))
-    def start(self, capacity: int, reserve: int, block: int) -> None:
-        self.budget = Budget(capacity, reserve, block)
-        self.block = block
+    @initialize(
+        capacity=st.integers(0, 1200),
+        reserve=st.integers(0, 200),
+        footprint=st.builds(
+            Footprint,
+            st.sampled_from([1, 16, 32]),
+            st.sampled_from([(None,), (None, 3), (5, 5, None), (2,), ()]),
+            st.integers(0, 2),
+        ).filter(lambda footprint: footprint.blocks(1) > 0),
+    )
+    def start(self, capacity: int, reserve: int, footprint: Footprint) -> None:
+        self.budget = Budget(capacity, reserve, footprint)
+        self.footprint = footprint
         self.model: dict[str, int] = {}
 
     @rule(owner=OWNERS, tokens=st.integers(0, 300))
     def grant(self, owner: str, tokens: int) -> None:
-        blocks = -(-tokens // self.block) * self.block
+        share = self.footprint.blocks(tokens) * self.footprint.block_size
         others = sum(held for name, held in self.model.items() if name != owner)
-        # An owner that shrinks is never refused.
-        if blocks > self.model.get(owner, 0) and others + blocks > self.budget.limit:
+        # An owner that takes no more than before is never refused.
+        if share > self.model.get(owner, 0) and others + share > self.budget.limit:
             with pytest.raises(Unavailable) as refused:
                 self.budget.grant(owner, tokens)
             assert refused.value.code == "kv_cache_full"
             assert refused.value.retry_after is not None
         else:
             self.budget.grant(owner, tokens)
-            self.model[owner] = blocks
+            self.model[owner] = share
+            assert tokens <= self.budget.of(owner) < tokens + self.footprint.block_size
 
     @rule(owner=OWNERS)
     def release(self, owner: str) -> None:
@@ -44,6 +55,12 @@ class BudgetMachine(RuleBasedStateMachine):
     @invariant()
     def granted_is_what_owners_hold_and_never_above_the_limit(self) -> None:
         assert self.budget.granted == sum(self.model.values()) <= self.budget.limit
+
+    @invariant()
+    def the_longest_stream_is_the_longest_that_fits_alone(self) -> None:
+        longest = self.budget.longest
+        assert self.budget.share(longest) <= self.budget.limit
+        assert longest >= 2**62 or self.budget.share(longest + 1) > self.budget.limit
 
     def teardown(self) -> None:
         for owner in "abcd":
@@ -56,7 +73,7 @@ TestBudget = BudgetMachine.TestCase
 
 @given(st.lists(st.tuples(OWNERS, st.integers(0, 500)), max_size=20))
 def test_releasing_everything_makes_room_for_the_largest_stream(grants: list[tuple[str, int]]) -> None:
-    budget = Budget(capacity=512, reserve=128, block_size=32)
+    budget = Budget(capacity=512, reserve=128, footprint=Footprint(32))
     for owner, tokens in grants:
         with contextlib.suppress(Unavailable):
             budget.grant(owner, tokens)
@@ -67,7 +84,7 @@ def test_releasing_everything_makes_room_for_the_largest_stream(grants: list[tup
 
 
 def test_a_reserve_larger_than_the_pool_grants_nothing() -> None:
-    budget = Budget(capacity=100, reserve=200, block_size=16)
+    budget = Budget(capacity=100, reserve=200, footprint=Footprint(16))
     budget.grant("a", 0)
     with pytest.raises(Unavailable):
         budget.grant("a", 1)
