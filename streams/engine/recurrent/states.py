@@ -47,34 +47,36 @@ class States:
         self._kept: OrderedDict[Key, int] = OrderedDict()
         self._pins: dict[Key, int] = {}
 
-    def longest(self, tokens: Sequence[int]) -> tuple[int, int]:
+    def longest(self, tokens: Sequence[int]) -> tuple[int, Digest]:
         """The kept state that has read the most of ``tokens``, from their beginning, and nothing else.
 
         Returns:
-            Its sequence, and how many tokens that is; -1 and 0 if there is none.
+            Its sequence, and what it has read; -1 and nothing if there is none.
         """
-        best, digest = (-1, 0), Digest()
+        best, digest = (-1, Digest()), Digest()
         for length in sorted({key[0] for key in self._kept if key[0] <= len(tokens)}):
             digest = digest.extended(tokens[digest.length : length])
             if digest.key in self._kept:
-                best = (self._kept[digest.key], length)
-                self._kept.move_to_end(digest.key)
+                best = (self._kept[digest.key], digest)
+        if best[0] >= 0:
+            self._kept.move_to_end(best[1].key)
         return best
 
-    def take(self, besides: int = -1) -> int | None:
-        """A sequence to work with; None if all are being worked with.
+    def take(self, besides: int = -1, *, pinned: bool = True) -> int | None:
+        """A sequence to work with; None if there is none.
 
         What was used least recently makes room: states that no hold stands at, and only then those, which are read
         again when they are needed.
 
         Args:
             besides: this one is still needed.
+            pinned: make room where holds stand, if need be.
         """
         if self._free:
             # Low numbers first: neighbours are computed together.
             self._free.sort(reverse=True)
             return self._free.pop()
-        for candidates in (self._unpinned(), iter(self._kept)):
+        for candidates in (self._unpinned(), iter(self._kept if pinned else ())):
             key = next((key for key in candidates if self._kept[key] != besides), None)
             if key is not None:
                 return self._kept.pop(key)
@@ -83,14 +85,12 @@ class States:
     def _unpinned(self) -> Iterable[Key]:
         return (key for key in self._kept if key not in self._pins)
 
-    def keep(self, sequence: int, digest: Digest) -> int | None:
-        """Keep a sequence that was worked with. Returns the one that is free for it, if the state was there already."""
+    def keep(self, sequence: int, digest: Digest) -> None:
+        """Keep a sequence that was worked with, unless the state is kept already."""
         if digest.key in self._kept:
-            self._kept.move_to_end(digest.key)
             self._free.append(sequence)
-            return sequence
-        self._kept[digest.key] = sequence
-        return None
+        self._kept.setdefault(digest.key, sequence)
+        self._kept.move_to_end(digest.key)
 
     def give_back(self, sequence: int) -> None:
         """A sequence that was worked with is free."""
