@@ -1,4 +1,4 @@
-"""The engine over llama.cpp. The model runs in a process of its own, so that a crash there is no more than its death."""
+"""The engine over llama.cpp. The model runs in a process of its own: a crash there is no more than its death."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
 from streams.engine.recurrent import child
 from streams.engine.recurrent.dialect import PlainDialect
+from streams.engine.recurrent.loop import Read
 from streams.engine.recurrent.vocabulary import GgufTokenizer, tokenizer_of
 from streams.engine.vllm_start import EngineOptions, Parallel
 from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput, ModelError
@@ -305,7 +306,7 @@ class RecurrentHeld:
                 with self._engine.request() as (number, answers):
                     self._engine.tell(child.Extend(number, self._priority, self._number, array("i", tokens)))
                     read = await answers.get()
-                    if not isinstance(read, child.Read):
+                    if not isinstance(read, Read):
                         raise read if isinstance(read, AskaheadError) else TypeError(read)
             except BaseException:
                 self._give_back()

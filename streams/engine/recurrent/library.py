@@ -110,8 +110,7 @@ last_error = ""
 """What the library complained of last; its functions say no more than that they failed."""
 
 
-@_LOG
-def _told(level: int, text: bytes, _: Any) -> None:
+def _tell(level: int, text: bytes, _: Any) -> None:
     global _told_level, last_error
     _told_level = level = _told_level if level == _CONTINUED else level
     line = text.decode(errors="replace").strip()
@@ -119,3 +118,7 @@ def _told(level: int, text: bytes, _: Any) -> None:
         last_error = line
     if line:
         log.log({_ERROR: logging.WARNING, _WARNING: logging.INFO}.get(level, logging.DEBUG), "llama.cpp: %s", line)
+
+
+# Kept: the library calls it for as long as it lives.
+_told = _LOG(_tell)

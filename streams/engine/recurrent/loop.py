@@ -85,8 +85,8 @@ class Hold(NamedTuple):
 class Loop:
     """Jobs over the states of a model.
 
-    A job works on a sequence of its own, begun with the longest state that is a prefix of what it reads. What a hold has
-    read before stays, for questions over it may still come.
+    A job works on a sequence of its own, begun with the longest state that is a prefix of what it reads. What a hold
+    has read before stays, for questions over it may still come.
     """
 
     def __init__(self, model: Model) -> None:

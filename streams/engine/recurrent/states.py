@@ -1,7 +1,8 @@
 """Which sequence has the state after which tokens. Pure, no I/O.
 
-A state cannot be shortened, so one is worth keeping wherever something may begin later: where a stream stands, and where
-it stood when questions were asked over it. All are kept as long as there is room, and the least recently used go first.
+A state cannot be shortened, so one is worth keeping wherever something may begin later: where a stream stands, and
+where it stood when questions were asked over it. All are kept as long as there is room, and the least recently used go
+first.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ _NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 class WorldTokenizer:
     """A :class:`~streams.engine.base.Tokenizer`. Its only control token is number 0, which no text can become.
 
-    The models were trained on conversations in plain text, whose messages are set off by a name and a blank line, and so
-    are rendered. Names and blank lines are ordinary text: whoever pushes data can write them too.
+    The models were trained on conversations in plain text, whose messages are set off by a name and a blank line, and
+    so are rendered. Names and blank lines are ordinary text: whoever pushes data can write them too.
 
     Args:
         pieces: the vocabulary as GGUF files have it: bytes, escaped as Python does.
