@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streams.errors import ModelError
+from streams.models import header
 
 MAGIC = b"GGUF"
 PARTIAL = ".partial-"
@@ -33,11 +34,13 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
         progress: called with one sentence before a conversion.
 
     Returns:
-        A directory in Hugging Face format.
+        A directory in Hugging Face format; the file itself if its model is recurrent, which needs no conversion.
 
     Raises:
         ModelError: the file is broken or of an architecture that cannot be converted, or there is no room for it.
     """
+    if source.is_file() and header.architecture(source) in header.RECURRENT:
+        return source
     target = models_dir / f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if target.is_dir():
         return target
