@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +129,60 @@ def _vocabulary(out: gguf.GGUFWriter, state: Mapping[str, Any], template: str | 
     out.add_eos_token_id(CONTROL.index("<|im_end|>"))
     if template is not None:
         out.add_chat_template(template)
+
+
+class Reference:
+    """The architecture written down plainly, a token at a time: what llama.cpp's answers are measured by."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._shifts = np.zeros((LAYERS, 2, HIDDEN))
+        self._states = np.zeros((LAYERS, HIDDEN // HEAD, HEAD, HEAD))
+
+    def read(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """Logits after these, and after all that was read before."""
+        for token in tokens:
+            x = self._norm(self._weights["token_embd.weight"][token].astype(np.float64), "token_embd_norm")
+            for layer in range(LAYERS):
+                x = x + self._time_mix(layer, self._norm(x, f"blk.{layer}.attn_norm"))
+                x = x + self._channel_mix(layer, self._norm(x, f"blk.{layer}.attn_norm_2"))
+        logits: NDArray[np.float64] = self._weights["output.weight"] @ self._norm(x, "output_norm")
+        return logits
+
+    def _norm(self, x: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        x = (x - x.mean()) / np.sqrt(x.var() + EPSILON)
+        return x * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
+
+    def _shift(self, layer: int, which: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        before = self._shifts[layer, which].copy()
+        self._shifts[layer, which] = x
+        return before - x
+
+    def _time_mix(self, layer: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        def of(name: str) -> NDArray[np.float32]:
+            return self._weights[f"blk.{layer}.time_mix_{name}.weight"]
+
+        past = self._shift(layer, 0, x)
+        inner = np.tanh(of("w1") @ (x + past * of("lerp_x"))).reshape(5, MIX)
+        mixed = np.einsum("nhm,nm->nh", of("w2"), inner) + of("lerp_fused").reshape(5, HIDDEN)
+        w, k, v, r, g = x + past * mixed
+        decay = np.exp(-np.exp(of("decay") + of("decay_w2") @ np.tanh(of("decay_w1") @ w))).reshape(-1, HEAD)
+        key, value, receptance = (
+            (of(n) @ y).reshape(-1, HEAD) for n, y in zip(("key", "value", "receptance"), (k, v, r), strict=True)
+        )
+        gate = of("gate") @ g
+        new = key[:, :, None] * value[:, None, :]
+        state = self._states[layer]
+        out = np.einsum("hi,hij->hj", receptance, of("first")[:, :, None] * new + state)
+        self._states[layer] = decay[:, :, None] * state + new
+        out = (out - out.mean(1, keepdims=True)) / np.sqrt(out.var(1, keepdims=True) + 64e-5)
+        normed = out.reshape(HIDDEN) * of("ln") + self._weights[f"blk.{layer}.time_mix_ln.bias"]
+        return of("output") @ (normed * gate / (1 + np.exp(-gate)))
+
+    def _channel_mix(self, layer: int, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        def of(name: str) -> NDArray[np.float32]:
+            return self._weights[f"blk.{layer}.channel_mix_{name}.weight"]
+
+        past = self._shift(layer, 1, x)
+        key = np.maximum(of("key") @ (x + past * of("lerp_k")), 0) ** 2
+        return (of("value") @ key) / (1 + np.exp(-(of("receptance") @ (x + past * of("lerp_r")))))

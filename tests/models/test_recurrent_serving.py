@@ -1,4 +1,4 @@
-"""The main job of the whole server over a recurrent model's file: push, question, Flash Query, versions, a new engine."""
+"""The main job of the whole server over a recurrent model's file: push, question, Flash Query, versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -84,7 +83,10 @@ def test_answers_follow_the_data_and_depend_on_nothing_else(client: httpx.Client
 def test_standing_questions_obey_their_schema_and_choose_among_choices(client: httpx.Client) -> None:
     ok(client.post("/v1/sessions", json={"id": "three"}))
     schema = {"type": "object", "properties": {"rising": {"type": "boolean"}}, "required": ["rising"]}
-    asked = {"query": "Rising?", "schema": schema, "max_tokens": 40}, {"query": "Way?", "choices": ["up", "down", "flat"]}
+    asked = (
+        {"query": "Rising?", "schema": schema, "max_tokens": 40},
+        {"query": "Way?", "choices": ["up", "down", "flat"]},
+    )
     for query in asked:
         ok(client.post("/v1/sessions/three/flash", json=query))
     push(client, "three", "09:00 c=11")
