@@ -107,7 +107,7 @@ def build(into: Path, *, seed: int = 0, template: str | None = CHATML) -> Path:
     out.add_time_decay_extra_dim(DECAY)
     out.add_feed_forward_length(INNER)
     out.add_head_count(0)
-    _vocabulary(out, json.loads(words().to_str()), template)
+    write_vocabulary(out, json.loads(words().to_str()), template)
     for name, tensor in weights(seed).items():
         out.add_tensor(name, np.ascontiguousarray(tensor))
     out.write_header_to_file()
@@ -117,7 +117,8 @@ def build(into: Path, *, seed: int = 0, template: str | None = CHATML) -> Path:
     return into
 
 
-def _vocabulary(out: gguf.GGUFWriter, state: Mapping[str, Any], template: str | None) -> None:
+def write_vocabulary(out: gguf.GGUFWriter, state: Mapping[str, Any], template: str | None) -> None:
+    """A byte-level vocabulary, with as many tokens as the models have rows."""
     pieces = sorted(state["model"]["vocab"], key=state["model"]["vocab"].__getitem__)
     pieces += [f"[PAD{number}]" for number in range(len(pieces), VOCABULARY)]
     out.add_tokenizer_model("gpt2")
