@@ -6,6 +6,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -105,6 +107,28 @@ def test_a_killed_model_is_loaded_again_and_says_the_same(client: httpx.Client, 
     until(lambda: client.get("/health").status_code == 503)
     until(lambda: client.get("/health").status_code == 200)
     assert answer(client, "four") == before
+
+
+def test_a_server_that_is_stopped_while_it_loads_ends_well(tmp_path: Path) -> None:
+    model = rwkv_toy.build(tmp_path / "toy.gguf")
+    server = Server((*REAL, "--port", "0", "--data-dir", str(tmp_path / "data"), "--model", str(model)), {})
+    until(lambda: bool(server.url))
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    assert server.stop() == 0
+    assert not psutil.wait_procs(children, timeout=5)[1]
+
+
+def test_the_model_does_not_outlive_a_killed_server(tmp_path: Path) -> None:
+    model = rwkv_toy.build(tmp_path / "toy.gguf")
+    server = Server((*REAL, "--port", "0", "--data-dir", str(tmp_path / "data"), "--model", str(model)), {})
+    server.wait_ready(60)
+    orphan = psutil.Process(model_process(server))
+    others = [child for child in psutil.Process(server.process.pid).children(recursive=True) if child != orphan]
+    server.kill()
+    assert not psutil.wait_procs([orphan], timeout=10)[1]
+    for other in others:
+        with suppress(psutil.NoSuchProcess):
+            other.kill()
 
 
 def model_process(server: Server) -> int:

@@ -19,7 +19,7 @@ from streams.engine.recurrent.constraints import Compiler, Matcher
 from streams.engine.recurrent.loop import Loop, Read, Reply
 from streams.engine.recurrent.model import Model
 from streams.engine.recurrent.sampling import Text
-from streams.errors import AskaheadError
+from streams.errors import AskaheadError, EngineUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,5 +179,6 @@ class _Worker:
                 setup = self._setup
                 self._compiler = Compiler(setup.pieces, self._model.vocabulary, setup.hidden, setup.ends)
             self._orders.put(_Compiled(ask, self._compiler.matcher(ask.sampling)))
-        except AskaheadError as error:
-            self._orders.put(_Compiled(ask, error))
+        except Exception as error:  # nobody hears of what is raised here, and the question would wait for ever
+            failed = EngineUnavailable(f"The engine failed on this request: {error}", retry_after=1.0)
+            self._orders.put(_Compiled(ask, error if isinstance(error, AskaheadError) else failed))

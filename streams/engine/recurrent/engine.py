@@ -18,7 +18,9 @@ from streams.engine.base import ModelFacts, Piece, Priority, Sampling
 from streams.engine.recurrent import child
 from streams.engine.recurrent.dialect import PlainDialect
 from streams.engine.recurrent.loop import Read
+from streams.engine.recurrent.sampling import check
 from streams.engine.recurrent.vocabulary import GgufTokenizer, tokenizer_of
+from streams.engine.schemas import enforceable
 from streams.engine.vllm_start import EngineOptions, Parallel
 from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput, ModelError
 from streams.waiting import uninterrupted
@@ -30,7 +32,6 @@ DEFAULT_STATE_BYTES = 1 << 30
 """Memory for states, where none is set."""
 
 MIN_SEQUENCES = 8
-MAX_LOGPROBS = 20
 
 _PROCESS = "llama.cpp"
 _END_SECONDS = 30.0
@@ -93,6 +94,8 @@ class RecurrentEngine:
         process = processes.Process(target=child.main, args=(setup, there), name=_PROCESS, daemon=True)
         process.start()
         there.close()
+        # What checks schemas takes seconds to import: now, and not while a request and all others wait for it.
+        enforceable({"type": "integer"}, "model")
         try:
             said = here.recv()
         except EOFError:
@@ -239,21 +242,7 @@ class RecurrentEngine:
                 "least one token of the answer. Shorten the prompt."
             )
         self.check_tokens(tokens)
-        for name, wanted, fine in (
-            ("max_tokens", "at least 1", sampling.max_tokens >= 1),
-            ("temperature", "0 or more", sampling.temperature >= 0),
-            ("top_p", "above 0 and at most 1", 0 < sampling.top_p <= 1),
-            ("seed", "0 or more", sampling.seed is None or sampling.seed >= 0),
-            ("stop", "without empty texts", all(sampling.stop)),
-            ("logprobs", f"from 0 to {MAX_LOGPROBS}", 0 <= sampling.top_logprobs <= MAX_LOGPROBS),
-            (
-                "logprob_token_ids",
-                f"from 0 to {self._vocabulary - 1}",
-                all(0 <= i < self._vocabulary for i in sampling.logprob_token_ids),
-            ),
-        ):
-            if not fine:
-                raise InvalidInput(f"`{name}` must be {wanted}.", param=name)
+        check(sampling, self._vocabulary)
 
 
 class RecurrentHeld:

@@ -9,6 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.engine.base import FinishReason, Sampling
+from streams.errors import InvalidInput
+
+MAX_LOGPROBS = 20
+
+
+def check(sampling: Sampling, vocabulary: int) -> None:
+    """Refuse what makes no sense.
+
+    Args:
+        sampling: as asked for.
+        vocabulary: rows of the model's output.
+
+    Raises:
+        InvalidInput: it names the field.
+    """
+    for name, wanted, fine in (
+        ("max_tokens", "at least 1", sampling.max_tokens >= 1),
+        ("temperature", "0 or more", sampling.temperature >= 0),
+        ("top_p", "above 0 and at most 1", 0 < sampling.top_p <= 1),
+        ("stop", "without empty texts", all(sampling.stop)),
+        ("logprobs", f"from 0 to {MAX_LOGPROBS}", 0 <= sampling.top_logprobs <= MAX_LOGPROBS),
+        (
+            "logprob_token_ids",
+            f"from 0 to {vocabulary - 1}",
+            all(0 <= token < vocabulary for token in sampling.logprob_token_ids),
+        ),
+    ):
+        if not fine:
+            raise InvalidInput(f"`{name}` must be {wanted}.", param=name)
 
 
 class Chooser:
@@ -16,7 +45,8 @@ class Chooser:
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
-        self._random = np.random.default_rng(sampling.seed)
+        # A seed may be negative, of 64 bits.
+        self._random = np.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
 
     def choose(self, logits: NDArray[np.float32]) -> tuple[int, tuple[dict[int, float], ...]]:
         """The next token, and what is reported of it: see :attr:`streams.engine.base.Piece.logprobs`.

@@ -45,6 +45,16 @@ def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
         assert drawn == pytest.approx(wanted / wanted.sum(), abs=0.03)
 
 
+def test_any_seed_will_do() -> None:
+    logits = np.zeros(1000, np.float32)
+    drawn = [
+        Chooser(Sampling(max_tokens=1, temperature=1.0, seed=seed)).choose(logits)[0]
+        for seed in (-1, -1, 1, -(2**63), 2**63 - 1)
+    ]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 2
+
+
 def test_what_is_ruled_out_is_neither_drawn_nor_reported() -> None:
     logits = np.array([1.0, -np.inf, 0.0, -np.inf], np.float32)
     chooser = Chooser(Sampling(max_tokens=1, temperature=5.0, seed=3, top_logprobs=4))
