@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streams.errors import ModelError
-from streams.models import header
+from streams.models import recurrent
 
 MAGIC = b"GGUF"
 PARTIAL = ".partial-"
@@ -39,7 +39,7 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
     Raises:
         ModelError: the file is broken or of an architecture that cannot be converted, or there is no room for it.
     """
-    if source.is_file() and header.architecture(source) in header.RECURRENT:
+    if source.is_file() and recurrent.architecture(source) in recurrent.RECURRENT:
         return source
     target = models_dir / f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if target.is_dir():

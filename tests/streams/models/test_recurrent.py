@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from streams.models import gguf, header
+from streams.models import gguf, recurrent
 from tests.models import rwkv_toy
 from tests.streams.models.conftest import write_tiny_gguf
 
@@ -14,8 +14,8 @@ from tests.streams.models.conftest import write_tiny_gguf
 def test_the_architecture_is_read_and_a_recurrent_file_stays_as_it_is(tmp_path: Path) -> None:
     llama, rwkv = tmp_path / "llama.gguf", rwkv_toy.build(tmp_path / "rwkv.gguf")
     write_tiny_gguf(llama)
-    assert header.architecture(llama) == "llama"
-    assert header.architecture(rwkv) == "rwkv6"
+    assert recurrent.architecture(llama) == "llama"
+    assert recurrent.architecture(rwkv) == "rwkv6"
     assert gguf.convert(rwkv, "identity", tmp_path / "models", print) == rwkv
     assert not (tmp_path / "models").exists()
 
@@ -33,4 +33,4 @@ def test_the_architecture_is_read_and_a_recurrent_file_stays_as_it_is(tmp_path: 
 )
 def test_a_file_that_says_nothing_has_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
-    assert header.architecture(tmp_path / "x") == ""
+    assert recurrent.architecture(tmp_path / "x") == ""

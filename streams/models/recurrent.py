@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself first: its architecture. Reads a few bytes, whatever size the file has."""
+"""Which GGUF files have recurrent models: told by what a file says first. Reads a few bytes, whatever size it has."""
 
 from __future__ import annotations
 
