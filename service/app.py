@@ -40,9 +40,10 @@ from service.peers import PEERS, Peers
 from service.replica import identity
 from service.settings import Settings
 from service.valkey import embedded_valkey
+from streams.engine import choose
 from streams.engine.base import Engine
 from streams.engine.supervisor import Supervisor
-from streams.engine.vllm import EngineOptions, VllmEngine
+from streams.engine.vllm import EngineOptions
 from streams.errors import AskaheadError
 from streams.leases import Replica
 from streams.models import DEFAULT_MODEL
@@ -134,7 +135,7 @@ async def _parts(
             redis = await stack.enter_async_context(connect(address))
             await warn_of_loss(redis)
         app[REDIS] = redis
-        abort = VllmEngine.abort_load if engine is None else None
+        abort = choose.abort_load if engine is None else None
         app[SUPERVISOR] = supervisor = Supervisor(_loader(app, engine), abort=abort)
         stack.push_async_callback(supervisor.close)
         supervisor.start()
@@ -152,7 +153,7 @@ def _loader(app: web.Application, engine: Engine | Loader | None) -> Loader:
     def load() -> Engine:
         nonlocal again
         loaded = engine() if callable(engine) else engine or _load_model(app[SETTINGS], card, again)
-        if isinstance(loaded, VllmEngine):
+        if isinstance(loaded, choose.LoadedEngine):
             again = loaded.again
         card.name, card.context, card.loaded = loaded.facts.name, loaded.facts.context, True
         return loaded
@@ -163,11 +164,11 @@ def _loader(app: web.Application, engine: Engine | Loader | None) -> Loader:
 def _load_model(settings: Settings, card: ModelCard, again: EngineOptions | None) -> Engine:
     """Load the model as the settings say, or as it was loaded before."""
     if again is not None:
-        return VllmEngine.load(again)
+        return choose.load(again)
     resolved = resolved_model(settings)
     card.name = resolved.name
     log.info("loading %s", resolved.name)
-    return VllmEngine.load(engine_options(settings, resolved))
+    return choose.load(engine_options(settings, resolved))
 
 
 def _gauges(app: web.Application) -> dict[str, float]:

@@ -17,11 +17,13 @@ from redis.backoff import NoBackoff
 
 from service.valkey import embedded_valkey
 from streams import journal
+from streams.engine.recurrent.engine import RecurrentEngine
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.models import resolve
 from streams.store import connect
 from tests.engine.models import shallow
 from tests.losing import Losing
+from tests.models import rwkv_toy
 
 # How fast an example runs says more about what else the machine does.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -82,5 +84,20 @@ async def quick_engine(
     """The same with four layers, for tests in which it has tens of thousands of tokens to compute."""
     model = shallow(engine_options.model, tmp_path_factory.mktemp("shallow"), layers=4)
     engine = await asyncio.to_thread(VllmEngine.load, replace(engine_options, model=model))
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture(scope="session")
+def recurrent_options(tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
+    """A recurrent toy, with few states: tests are to see what happens when there are none left."""
+    model = rwkv_toy.build(tmp_path_factory.mktemp("rwkv") / "toy.gguf")
+    return EngineOptions(model=model, name="recurrent", context=5120, threads=1, max_num_seqs=12)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def recurrent_engine(recurrent_options: EngineOptions) -> AsyncIterator[RecurrentEngine]:
+    """It is loaded once for all tests."""
+    engine = await asyncio.to_thread(RecurrentEngine.load, recurrent_options)
     yield engine
     await engine.close()

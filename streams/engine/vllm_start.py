@@ -76,7 +76,7 @@ class EngineOptions:
     """How to load a model.
 
     Attributes:
-        model: directory with the weights, ``config.json`` and the tokenizer.
+        model: directory with the weights, ``config.json`` and the tokenizer; a recurrent model's GGUF file.
         name: the name clients see.
         context: longest sequence in tokens; None for the length the model was trained for.
         dtype: "auto" is the model's own on a GPU; on a CPU bfloat16 where it has instructions for it, else float32,

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from streams.errors import ModelError
+from streams.models import recurrent
 
 MAGIC = b"GGUF"
 VERSION = 2
@@ -38,11 +39,13 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
         progress: called with one sentence before a conversion.
 
     Returns:
-        A directory in Hugging Face format.
+        A directory in Hugging Face format; the file itself if its model is recurrent, which needs no conversion.
 
     Raises:
         ModelError: the file is broken or of an architecture that cannot be converted, or there is no room for it.
     """
+    if source.is_file() and recurrent.architecture(source) in recurrent.RECURRENT:
+        return source
     digest = hashlib.sha256(f"{VERSION} {identity}".encode()).hexdigest()
     target = models_dir / f"{source.stem}-{digest[:12]}"
     if target.is_dir():

@@ -26,7 +26,7 @@ class ResolvedModel:
 
     Attributes:
         name: the name clients see.
-        path: a directory in Hugging Face format.
+        path: a directory in Hugging Face format, or the GGUF file of a recurrent model.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What streams rely on in an engine: one suite, run over the in-process engine and over vLLM itself."""
+"""What streams rely on in an engine: one suite, run over the in-process engine, over vLLM itself, and llama.cpp."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from streams.engine.base import Engine, FinishReason, Held, Priority, Sampling
+from streams.engine.recurrent.engine import RecurrentEngine
 from streams.engine.vllm import EngineOptions, VllmEngine
 from streams.errors import Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput, ModelError
 from tests.engine.fast import CONTROL, FastEngine
@@ -23,11 +24,11 @@ ODD_SIZES = (1, 5, 31, 33, 64, 77)
 TOP = 5
 
 
-@pytest.fixture(params=["fast", "vllm"])
+@pytest.fixture(params=["fast", "vllm", "recurrent"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "fast":
         return FastEngine(context=5120, kv_capacity=4 * 5120)
-    loaded: VllmEngine = request.getfixturevalue("vllm_engine")
+    loaded: Engine = request.getfixturevalue(f"{request.param}_engine")
     return loaded
 
 
@@ -321,6 +322,8 @@ def unfinished(engine: Engine) -> int:
     if isinstance(engine, VllmEngine):
         count: int = engine._llm.output_processor.get_num_unfinished_requests()
         return count
+    if isinstance(engine, RecurrentEngine):
+        return engine.unfinished
     assert isinstance(engine, FastEngine)
     return engine.running + len(engine.holds)
 

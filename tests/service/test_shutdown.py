@@ -48,7 +48,7 @@ def load(settings, card, again):
     aborted.wait()
     raise ModelError("given up")
 
-with mock.patch.object(app, "_load_model", load), mock.patch.object(app.VllmEngine, "abort_load", aborted.set):
+with mock.patch.object(app, "_load_model", load), mock.patch.object(app.choose, "abort_load", aborted.set):
     main.app()
 """
 
