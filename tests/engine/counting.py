@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from streams.engine import choose
 from streams.engine.base import Held, Piece, Priority, Sampling
-from streams.engine.vllm import VllmEngine
 
 
 class CountingEngine:
@@ -18,7 +18,7 @@ class CountingEngine:
         requests: generations begun.
     """
 
-    def __init__(self, engine: VllmEngine) -> None:
+    def __init__(self, engine: choose.LoadedEngine) -> None:
         self._engine = engine
         self.prefilled = 0
         self.requests = 0

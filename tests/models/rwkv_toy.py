@@ -187,3 +187,18 @@ class Reference:
         past = self._shift(layer, 1, x)
         key = np.maximum(of("key") @ (x + past * of("lerp_k")), 0) ** 2
         return (of("value") @ key) / (1 + np.exp(-(of("receptance") @ (x + past * of("lerp_r")))))
+
+
+def says(prompt: Sequence[int], count: int) -> tuple[list[int], float]:
+    """What the toy says to a prompt, never ending, and by how much the closest of its choices was ahead."""
+    reference = Reference(weights())
+    logits = reference.read(prompt)
+    answer: list[int] = []
+    lead = float("inf")
+    while True:
+        second, first = np.partition(logits, -2)[-2:]
+        lead = min(lead, float(first - second))
+        answer.append(int(logits.argmax()))
+        if len(answer) == count:
+            return answer, lead
+        logits = reference.read(answer[-1:])

@@ -269,13 +269,22 @@ def _randomize(model: PreTrainedModel, deviation: float, generator: torch.Genera
             parameter.data += noise + (1.0 if name.endswith(("q_norm.weight", "k_norm.weight")) else 0.0)
 
 
-def greedy(path: Path, prompt: Sequence[int], count: int) -> tuple[list[int], float]:
+def load(path: Path) -> PreTrainedModel:
+    """A toy as transformers has it."""
+    loaded: PreTrainedModel = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    return loaded.eval()
+
+
+def reference(model: PreTrainedModel) -> Callable[[Sequence[int], int], tuple[list[int], float]]:
     """What transformers says to a prompt, never ending, and by how much the closest of its choices was ahead."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-    said, lead = list(prompt), float("inf")
-    with torch.no_grad():
-        for _ in range(count):
-            best = model(torch.tensor([said])).logits[0, -1].float().topk(2)
-            lead = min(lead, float(best.values[0] - best.values[1]))
-            said.append(int(best.indices[0]))
-    return said[len(prompt) :], lead
+
+    def says(prompt: Sequence[int], count: int) -> tuple[list[int], float]:
+        said, lead = list(prompt), float("inf")
+        with torch.no_grad():
+            for _ in range(count):
+                best = model(torch.tensor([said])).logits[0, -1].float().topk(2)
+                lead = min(lead, float(best.values[0] - best.values[1]))
+                said.append(int(best.indices[0]))
+        return said[len(prompt) :], lead
+
+    return says
