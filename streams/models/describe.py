@@ -13,7 +13,7 @@ from streams.errors import ModelError
 from streams.models import check, hub, names, remote
 from streams.models.gguf import check_magic
 from streams.models.header import BrokenFile, Header, parse, read
-from streams.models.locate import Local, Progress, among, default, locate, readable
+from streams.models.locate import DEFAULT_MODEL, Local, Progress, among, default, locate, readable
 from streams.models.recurrent import RECURRENT
 from streams.models.shape import Shape, State
 
@@ -84,16 +84,17 @@ def describe(
     """
     cache = models_dir and models_dir / "hub"
     if not model:
-        return default(
-            lambda name: _hub(name, progress, revision, cache),
-            lambda file, version: _local(Local(file.parent, names.Weights(file.stem, (file.name,)))),
-            revision,
-        )
+        return default(lambda name: _hub(name, progress, revision, cache), _shipped, revision)
     found = locate(model, revision=revision, progress=progress)
     if isinstance(found, names.Name):
         return _hub(found, progress, revision, cache)
     with readable(model):
         return _local(found)
+
+
+def _shipped(file: Path, _: str) -> Described:
+    alone = names.Weights(file.stem, (file.name,))
+    return replace(_local(Local(file.parent, alone)), name=DEFAULT_MODEL)
 
 
 def _local(found: Local) -> Described:

