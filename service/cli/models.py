@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import orjson
@@ -10,10 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from service.settings import ENV_PREFIX
 from streams.errors import AskaheadError, InvalidInput, short
 from streams.models.describe import Described, describe
 from streams.models.plan import BITS, GIB, Cache, KvType, Plan, billions, gib, gpu_pool, kv_type, weight_bytes
 
+# llama.cpp's: a stream has one, and questions have as many as all streams.
+_STATES = 2
 # A model without a trained length is planned for this many tokens.
 _ENDLESS = 32_768
 _LENGTHS = (1024, 4096, 16_384, 65_536)
@@ -29,12 +33,15 @@ def main() -> None:
 @models.command()
 def plan(
     model: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="A directory, a .gguf file, or a name on the Hugging Face hub, of which only the config is fetched.",
+            help="What --model of the server takes: a directory, a .gguf file, or a name on the Hugging Face hub, of"
+            " which only the config or a header is fetched; :LEVEL behind it picks one of several GGUF files. Unset:"
+            " the server's default.",
+            envvar=f"{ENV_PREFIX}MODEL",
             show_default=False,
         ),
-    ],
+    ] = None,
     context: Annotated[
         int, typer.Option(min=0, max=1_048_576, help="Longest stream, in tokens. 0: the model's trained length.")
     ] = 0,
@@ -49,11 +56,25 @@ def plan(
         float | None,
         typer.Option(min=0.1, max=65_536, help="Memory of the GPU, in GiB: how many streams fit?", show_default=False),
     ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            help="Branch, tag or commit of a model on the hub. Unset: its main branch.",
+            envvar=f"{ENV_PREFIX}REVISION",
+            show_default=False,
+        ),
+    ] = None,
+    models_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory for models, as the server has it.", envvar=f"{ENV_PREFIX}MODELS_DIR", show_default=False
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="As JSON, all sizes in bytes.")] = False,
 ) -> None:
     """Tell what a model's weights and streams need, and how many streams fit. Exit code 1: too few."""
     try:
-        described = describe(model)
+        described = describe(model, progress=_say, revision=revision or None, models_dir=models_dir)
         made = _plan(described, context, sessions, kv_cache_type, gpu_memory)
         if json:
             sys.stdout.buffer.write(orjson.dumps(_values(described, made), option=orjson.OPT_INDENT_2) + b"\n")
@@ -63,6 +84,10 @@ def plan(
     except AskaheadError as error:
         print(f"askahead: {error.message}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def _plan(described: Described, context: int, sessions: int | None, kind: str, gpu_memory: float | None) -> Plan:
@@ -75,7 +100,10 @@ def _plan(described: Described, context: int, sessions: int | None, kind: str, g
         raise InvalidInput("--context: must be 0 (the model's trained length) or at least 256 tokens")
     shape = described.shape
     weights = weight_bytes(shape.parameters, "F16")
-    if described.stored is not None and not described.packed:
+    if described.recurrent:
+        _refuse_what_llama_has_not(known, gpu_memory)
+        weights = described.stored or weights
+    elif described.stored is not None and not described.packed:
         weights = min(weights, described.stored)
     memory = None if gpu_memory is None else int(gpu_memory * GIB)
     return Plan(
@@ -83,11 +111,18 @@ def _plan(described: Described, context: int, sessions: int | None, kind: str, g
         shape=shape,
         weights=weights,
         context=context or shape.context or _ENDLESS,
-        cache=Cache(kv_type=known),
+        cache=Cache(kv_type=known, states=_STATES) if described.recurrent else Cache(kv_type=known),
         pool=None if memory is None else gpu_pool(memory, weights),
         memory=memory,
         sessions=sessions,
     )
+
+
+def _refuse_what_llama_has_not(kind: KvType, gpu_memory: float | None) -> None:
+    if kind not in ("auto", "fp16"):
+        raise InvalidInput("Leave out --kv-cache-type: a recurrent model has states, no KV cache.")
+    if gpu_memory is not None:
+        raise InvalidInput("Leave out --gpu-memory: a recurrent model in a GGUF file runs on the CPU.")
 
 
 def _lengths(made: Plan) -> list[int]:
@@ -111,7 +146,7 @@ def _values(described: Described, made: Plan) -> dict[str, Any]:
         "kv_heads": shape.kv_heads,
         "trained_context": shape.context,
         "context": made.context,
-        "kv_cache_type": made.cache.kv_type,
+        "kv_cache_type": None if described.recurrent else made.cache.kv_type,
         "weights": {
             "stored": described.stored,
             "loaded": made.weights,
@@ -150,7 +185,8 @@ def _show(described: Described, made: Plan, console: Console) -> None:
         weights.add_row("as stored", f"{described.stored / GIB:.2f}", style="dim")
     weights.add_row("planned with", f"{made.weights / GIB:.2f}", style="bold")
     console.print(weights)
-    console.print(f"KV cache in {made.cache.kv_type}: {_rate(made)}", highlight=False)
+    kept = "States in fp32" if described.recurrent else f"KV cache in {made.cache.kv_type}"
+    console.print(f"{kept}: {_rate(made)}", highlight=False)
     streams = Table()
     streams.add_column("tokens in a stream", justify="right")
     streams.add_column("MiB", justify="right")

@@ -32,11 +32,7 @@ def directory(path: Path) -> None:
     Raises:
         ModelError: a file is missing, cut off or no JSON. The message names it.
     """
-    if not (path / "config.json").is_file():
-        raise _error(
-            f"{path} is not a model: it has no config.json; name a directory in Hugging Face format or a .gguf file."
-        )
-    _object(path / "config.json")
+    config(path)
     for shard in _shards(path):
         _whole(shard)
     if not any(file for pattern in TOKENIZERS for file in path.glob(pattern)):
@@ -46,6 +42,19 @@ def directory(path: Path) -> None:
         )
     if (path / "tokenizer.json").is_file():
         _object(path / "tokenizer.json")
+
+
+def config(path: Path) -> dict[str, Any]:
+    """The ``config.json`` of a directory.
+
+    Raises:
+        ModelError: there is none, or it is no JSON object.
+    """
+    if not (path / "config.json").is_file():
+        raise _error(
+            f"{path} is not a model: it has no config.json; name a directory in Hugging Face format or a .gguf file."
+        )
+    return _object(path / "config.json")
 
 
 def _shards(path: Path) -> list[Path]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from streams.errors import ModelError, short
-from streams.models.hub import REACH_TIMEOUT_S
-from streams.models.shape import Shape
+from streams.errors import ModelError
+from streams.models import check, hub, names, remote
+from streams.models.gguf import check_magic
+from streams.models.header import BrokenFile, Header, parse, read
+from streams.models.locate import DEFAULT_MODEL, Local, Progress, among, default, locate, readable
+from streams.models.recurrent import RECURRENT
+from streams.models.shape import Shape, State
 
-_CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
+_CONFIG = "config.json"
 # GGUF's names of architectures, where they are not those of the configs.
 _GGUF_TYPES = {
     "command-r": "cohere",
@@ -40,6 +45,7 @@ _GGUF_NAMES = {
     "ssm.group_count": "n_groups",
     "ssm.time_step_rank": "time_step_rank",
     "wkv.head_size": "head_size",
+    "token_shift_count": "token_shifts",
 }
 
 
@@ -48,105 +54,117 @@ class Described:
     """A model whose weights nobody has loaded.
 
     Attributes:
-        name: as it was named.
+        name: what clients see.
         shape: its size.
         stored: bytes of its weights as they are published; None where that is not told.
         packed: they are in a GGUF file, and are converted to 16 bits before they are loaded.
+        recurrent: they are in a GGUF file, and are loaded from it as they are, by llama.cpp.
     """
 
     name: str
     shape: Shape
     stored: int | None = None
     packed: bool = False
+    recurrent: bool = False
 
 
-def describe(model: str) -> Described:
-    """Read what there is to know of a model's size. Of a model on the hub, only the config is fetched.
+def describe(
+    model: str | None, *, progress: Progress, revision: str | None = None, models_dir: Path | None = None
+) -> Described:
+    """Read what there is to know of a model's size. Of a model on the hub, only config or GGUF header are fetched.
 
     Args:
-        model: a directory in Hugging Face format, a ``.gguf`` file, or a name on the hub as ``org/name``.
+        model: what :func:`streams.models.resolve` takes, and means by it.
+        progress: called with one sentence where a name leaves open which of several models is taken.
+        revision: branch, tag or commit of a model on the hub; None for its main branch.
+        models_dir: as for ``resolve``.
 
     Raises:
         ModelError: there is no such model, or its size cannot be told.
     """
+    cache = models_dir and models_dir / "hub"
+    if not model:
+        return default(lambda name: _hub(name, progress, revision, cache), _shipped, revision)
+    found = locate(model, revision=revision, progress=progress)
+    if isinstance(found, names.Name):
+        return _hub(found, progress, revision, cache)
+    with readable(model):
+        return _local(found)
+
+
+def _shipped(file: Path, _: str) -> Described:
+    alone = names.Weights(file.stem, (file.name,))
+    return replace(_local(Local(file.parent, alone)), name=DEFAULT_MODEL)
+
+
+def _local(found: Local) -> Described:
+    if found.weights is None:
+        config = check.config(found.directory)
+        stored = sum(weights.stat().st_size for weights in found.directory.glob("*.safetensors"))
+        return Described(found.name, Shape.of(config), stored or None)
+    found.weights.first(str(found.directory))
+    headers = []
+    for file in (found.directory / each for each in found.weights.files):
+        check_magic(file)
+        with _whole(str(file)):
+            headers.append(read(file))
+    return _gguf(found.name, headers)
+
+
+def _hub(name: names.Name, progress: Progress, revision: str | None, cache: Path | None) -> Described:
+    from huggingface_hub import snapshot_download
+
     try:
-        path = Path(model).expanduser()
-        directory, file = path.is_dir(), path.is_file()
-    except (OSError, RuntimeError) as error:  # RuntimeError is how expanduser says that there is no such user
-        raise _error(f"The model {short(model)!r} cannot be read: {short(error)}.") from error
-    if directory:
-        return _directory(path)
-    return _file(path) if file else _hub(model)
+        listed = hub.look(name, progress, revision=revision)
+    except hub.Unreachable as away:
+        there = hub.snapshot(name, away, revision, cache)
+        try:
+            found = among(there, name.level, lambda _: None)
+            if found.weights is None:
+                check.config(there)
+        except ModelError as error:
+            raise away.refusal(name, revision, begun=True) from error
+        return replace(_local(found), name=str(name))
+    weights = listed.choice.weights
+    if weights is None:
+        with hub.failing(name.base):
+            snapshot = snapshot_download(name.base, revision=revision, cache_dir=cache, allow_patterns=[_CONFIG])
+        stored = sum(size for file, (size, _) in listed.files.items() if file.endswith(".safetensors"))
+        return Described(str(name), Shape.of(check.config(Path(snapshot))), stored or None)
+    weights.first(name.base)
+    headers = []
+    for file in weights.files:
+        with (
+            hub.failing(name.base),
+            remote.opened(name.base, listed.commit, file) as source,
+            _whole(f"{file} of {name.base}"),
+        ):
+            headers.append(parse(source, listed.files[file][0]))
+    return _gguf(str(name), headers)
 
 
-def _directory(path: Path) -> Described:
-    file = path / _CONFIG
-    if not file.is_file():
-        raise _error(f"{path} is not a model: it has no config.json; name a directory that has, or a .gguf file.")
-    stored = sum(weights.stat().st_size for weights in path.glob("*.safetensors"))
-    return Described(path.resolve().name, Shape.of(_read(file)), stored or None)
-
-
-def _read(file: Path) -> Mapping[str, Any]:
+@contextmanager
+def _whole(file: str) -> Iterator[None]:
     try:
-        config = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _error(f"{file} cannot be read: {error}.") from error
-    if not isinstance(config, dict):
-        raise _error(f"{file} is not a model's config: it must be a JSON object.")
-    return config
-
-
-def _hub(model: str) -> Described:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
-
-    reached = True
-    try:
-        # A download has no time limit for metadata, so this request decides whether the hub is there.
-        HfApi().model_info(model, timeout=REACH_TIMEOUT_S)
-    except (HFValidationError, RepositoryNotFoundError, GatedRepoError) as error:
-        raise _error(
-            f"{short(model)!r} is no directory or .gguf file here and no model on the hub; check the name, or set"
-            " HF_TOKEN if it is private or gated."
+        yield
+    except BrokenFile as error:
+        raise ModelError(
+            f"{file} cannot be read: {error}; get it again, or name a directory in Hugging Face format.", param="model"
         ) from error
-    # The client's network errors have no base class of its own, and their module changed between its versions.
-    except Exception:
-        reached = False
-    try:
-        snapshot = Path(snapshot_download(model, allow_patterns=[_CONFIG, _INDEX], local_files_only=not reached))
-        config = _read(snapshot / _CONFIG)
-    except Exception as error:
-        where = "there is none on the hub" if reached else "the hub cannot be reached and its cache has none"
-        raise _error(
-            f"The size of {short(model)!r} cannot be told without its config.json, and {where}; name another model, or"
-            " a directory or .gguf file."
-        ) from error
-    stored = None
-    # Only models in several files have one; without it there is the number of parameters.
-    if (snapshot / _INDEX).is_file():
-        total = (_read(snapshot / _INDEX).get("metadata") or {}).get("total_size")
-        stored = int(total) if isinstance(total, int | float) else None
-    return Described(model, Shape.of(config), stored)
 
 
-def _file(path: Path) -> Described:
-    if path.suffix != ".gguf":
-        raise _error(f"{path} is a file but not a .gguf file; name one, or a directory in Hugging Face format.")
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
-        tokens = reader.get_field("tokenizer.ggml.tokens")
-        config = gguf_config(fields, 0 if tokens is None else len(tokens.data))
-    # Whatever a broken file makes the parser raise.
-    except Exception as error:
-        raise _error(f"{path} cannot be read: {short(error)}; get it again.") from error
-    config["tie_word_embeddings"] = all(tensor.name != "output.weight" for tensor in reader.tensors)
-    counted = sum(int(tensor.n_elements) for tensor in reader.tensors)
-    stored = sum(int(tensor.n_bytes) for tensor in reader.tensors)
-    return Described(path.stem, replace(Shape.of(config), parameters=counted), stored, packed=True)
+def _gguf(name: str, headers: Sequence[Header]) -> Described:
+    """What the headers of a model's parts tell, the first part's first."""
+    tensors = {tensor: at for header in headers for tensor, at in header.tensors.items()}
+    kind = headers[0].architecture
+    rows = tensors.get("token_embd.weight")
+    config = gguf_config(headers[0].values, rows.shape[0] if rows else 0)
+    shape = Shape.of(config, parameters=sum(math.prod(tensor.shape) for tensor in tensors.values()))
+    if recurrent := kind in RECURRENT:
+        # llama.cpp keeps all states in 32 bits.
+        shape = replace(shape, kept=tuple(replace(part, item_size=4) for part in shape.kept if isinstance(part, State)))
+    stored = sum(tensor.size for tensor in tensors.values())
+    return Described(name, shape, stored, packed=not recurrent, recurrent=recurrent)
 
 
 def gguf_config(fields: Mapping[str, Any], tokens: int) -> dict[str, Any]:
@@ -156,7 +174,7 @@ def gguf_config(fields: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         fields: of the header.
         tokens: of the vocabulary.
     """
-    kind = fields["general.architecture"]
+    kind = fields.get("general.architecture", "")
     own = {name.removeprefix(f"{kind}."): value for name, value in fields.items() if name.startswith(f"{kind}.")}
     config = {ours: own[theirs] for theirs, ours in _GGUF_NAMES.items() if theirs in own}
     config.setdefault("vocab_size", tokens)
@@ -171,7 +189,3 @@ def gguf_config(fields: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         config["qk_nope_head_dim"] = own.get("attention.key_length_mla", own["attention.key_length"])
         config["v_head_dim"] = own.get("attention.value_length_mla", own["attention.value_length"])
     return config
-
-
-def _error(message: str) -> ModelError:
-    return ModelError(message, param="model")

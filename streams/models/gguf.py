@@ -51,7 +51,7 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
     if target.is_dir():
         return target
     try:
-        _check_magic(source)
+        check_magic(source)
         models_dir.mkdir(parents=True, exist_ok=True)
         with _locked(models_dir):
             for leftover in models_dir.glob(f"{PARTIAL}*"):
@@ -64,7 +64,13 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
     return target
 
 
-def _check_magic(source: Path) -> None:
+def check_magic(source: Path) -> None:
+    """Refuse what does not begin as a GGUF file does.
+
+    Raises:
+        ModelError: it does not.
+        OSError: it cannot be read.
+    """
     with source.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ModelError(f"{source} is not a GGUF file, whatever its name says; get it again.", param="model")

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -62,6 +62,16 @@ class Header:
         return name if isinstance(name, str) else ""
 
 
+class Source(Protocol):
+    """A file that is read from its beginning on, once."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, fewer only at the end."""
+
+    def tell(self) -> int:
+        """How many have been read."""
+
+
 def read(path: Path) -> Header:
     """The header of a file that is as long as it says.
 
@@ -69,12 +79,21 @@ def read(path: Path) -> Header:
         OSError: it cannot be read.
         BrokenFile: it is no GGUF file, or ends too early.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        try:
-            header = _Reader(file, size).header()
-        except (EOFError, UnicodeDecodeError, OverflowError, MemoryError, RecursionError) as error:
-            raise BrokenFile(f"it ends or is damaged within its header, of {size} bytes") from error
+        return parse(file, path.stat().st_size)
+
+
+def parse(file: Source, size: int) -> Header:
+    """The header of a file of so many bytes, of which no more is read than that.
+
+    Raises:
+        OSError: it cannot be read.
+        BrokenFile: it is no GGUF file, or ends too early.
+    """
+    try:
+        header = _Reader(file, size).header()
+    except (EOFError, UnicodeDecodeError, OverflowError, MemoryError, RecursionError) as error:
+        raise BrokenFile(f"it ends or is damaged within its header, of {size} bytes") from error
     end = max((tensor.start + tensor.size for tensor in header.tensors.values()), default=0)
     if end > size:
         raise BrokenFile(f"it ends after {size} of {end} bytes")
@@ -95,7 +114,7 @@ def floats(path: Path, tensor: Tensor) -> list[float]:
 
 
 class _Reader:
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: Source, size: int) -> None:
         self._file = file
         self._size = size
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -37,7 +38,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class Choice:
     """What of a repository is the model: a GGUF file and its parts, or None for what is in Hugging Face format."""
 
     weights: names.Weights | None
@@ -54,6 +55,94 @@ class _Choice:
         if self.weights is None:
             return _matches(file, WANTED) and not _matches(file, UNWANTED)
         return file in self.weights.files
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the hub says of a model before anything of it is downloaded.
+
+    Attributes:
+        commit: of the repository.
+        choice: what of the repository is the model.
+        files: those files, each with its size in bytes and, if it is a large one, its SHA-256.
+    """
+
+    commit: str
+    choice: Choice
+    files: Mapping[str, tuple[int, str | None]]
+
+
+class Unreachable(Exception):
+    """The hub does not answer. Whoever catches it looks into the local cache."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self._reason = reason
+
+    def refusal(self, name: names.Name, revision: str | None, *, begun: bool) -> ModelError:
+        """What to say where that has no copy.
+
+        Args:
+            name: of the model.
+            revision: see :func:`fetch`.
+            begun: whether the cache has something of it.
+        """
+        from huggingface_hub.errors import OfflineModeIsEnabled
+
+        if isinstance(self._reason, OfflineModeIsEnabled):
+            why = "HF_HUB_OFFLINE is set"
+        else:
+            why = f"The hub cannot be reached ({_first_line(self._reason)})"
+        return _error(
+            f"{why} and {name}{'' if revision is None else f' of revision {revision}'} is not "
+            f"{'complete ' if begun else ''}in the local cache; "
+            f"go online once, or name a local directory or .gguf file instead."
+        )
+
+
+def look(name: names.Name, progress: Callable[[str], None], *, revision: str | None = None) -> Listed:
+    """Ask the hub for a model's files, and choose among them as :func:`fetch` says.
+
+    Raises:
+        ModelError: unknown, private, gated or not loadable.
+        Unreachable: the hub does not answer within :data:`REACH_TIMEOUT_S`.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    repo = name.base
+    try:
+        # A download has no time limit for metadata, so this request decides whether the hub is there.
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=REACH_TIMEOUT_S)
+    except HFValidationError as error:
+        raise _error(f"{repo} is neither a directory here nor a possible name on the hub; check the name.") from error
+    except GatedRepoError as error:
+        raise _gated(repo) from error
+    except RepositoryNotFoundError as error:
+        raise _error(
+            f"There is no model {repo} on the hub, and no such directory here; "
+            f"check the name, or set HF_TOKEN if it is private."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise _error(
+            f"{repo} has no revision {revision} on the hub; set --revision to one of its branches, tags or commits."
+        ) from error
+    # The client's network errors have no base class of its own, and their module changed between its versions.
+    except Exception as error:
+        raise Unreachable(error) from error
+    siblings = info.siblings or []
+    choice = _choose(name, (sibling.rfilename for sibling in siblings), progress)
+    files = {
+        sibling.rfilename: (sibling.size or 0, None) if sibling.lfs is None else (sibling.lfs.size, sibling.lfs.sha256)
+        for sibling in siblings
+        if choice.has(sibling.rfilename)
+    }
+    return Listed(info.sha or "main", choice, files)
 
 
 def fetch(
@@ -73,53 +162,38 @@ def fetch(
     Raises:
         ModelError: unknown, private, gated or not loadable, or the hub is unreachable and the cache has no copy.
     """
-    from huggingface_hub import HfApi, constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import constants, snapshot_download
 
-    repo = name.base
     try:
-        # The download has no time limit for metadata, so this request decides whether the hub is there.
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=REACH_TIMEOUT_S)
-    except HFValidationError as error:
-        raise _error(f"{repo} is neither a directory here nor a possible name on the hub; check the name.") from error
-    except GatedRepoError as error:
-        raise _gated(repo) from error
-    except RepositoryNotFoundError as error:
-        raise _error(
-            f"There is no model {repo} on the hub, and no such directory here; "
-            f"check the name, or set HF_TOKEN if it is private."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise _error(
-            f"{repo} has no revision {revision} on the hub; set --revision to one of its branches, tags or commits."
-        ) from error
-    # The client's network errors have no base class of its own, and their module changed between its versions.
-    except Exception as error:
-        return _cached(name, error, revision, cache)
-
-    siblings = info.siblings or []
-    choice = _choose(name, (sibling.rfilename for sibling in siblings), progress)
+        listed = look(name, progress, revision=revision)
+    except Unreachable as away:
+        return _cached(name, away, revision, cache)
     progress(f"Fetching {name} from the hub, unless it is in the local cache")
-    try:
+    with failing(name.base):
         download.download(
-            repo,
-            info.sha or "main",
-            [
-                download.File(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256)
-                for sibling in siblings
-                if sibling.lfs is not None and choice.has(sibling.rfilename)
-            ],
+            name.base,
+            listed.commit,
+            [download.File(file, size, sha256) for file, (size, sha256) in listed.files.items() if sha256 is not None],
             Path(cache or constants.HF_HUB_CACHE),
             progress,
         )
         snapshot = snapshot_download(
-            repo, revision=revision, cache_dir=cache, tqdm_class=download.no_bars(), **choice.patterns
+            name.base,
+            revision=revision,
+            cache_dir=cache,
+            tqdm_class=download.no_bars(),
+            **listed.choice.patterns,
         )
+    return _fetched(name, listed.choice, Path(snapshot))
+
+
+@contextmanager
+def failing(repo: str) -> Iterator[None]:
+    """Say in a sentence what makes a download fail."""
+    from huggingface_hub.errors import GatedRepoError
+
+    try:
+        yield
     except ModelError:
         raise
     except GatedRepoError as error:
@@ -128,38 +202,43 @@ def fetch(
         raise _error(
             f"Fetching {repo} from the hub failed: {_first_line(error)}; start again to continue where it stopped."
         ) from error
-    return _fetched(name, choice, Path(snapshot))
 
 
-def _cached(name: names.Name, reason: Exception, revision: str | None, cache: Path | None) -> Fetched:
+def snapshot(name: names.Name, away: Unreachable, revision: str | None, cache: Path | None) -> Path:
+    """What the local cache has of a model.
+
+    Raises:
+        ModelError: nothing.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    snapshot = None
     try:
-        snapshot = Path(
+        return Path(
             snapshot_download(name.base, revision=revision, cache_dir=cache, allow_patterns=[], local_files_only=True)
         )
-        present = [path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if path.is_file()]
+    except LocalEntryNotFoundError:
+        raise away.refusal(name, revision, begun=False) from away
+
+
+def _cached(name: names.Name, away: Unreachable, revision: str | None, cache: Path | None) -> Fetched:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    there = snapshot(name, away, revision, cache)
+    present = [path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()]
+    try:
         choice = _choose(name, present, lambda _: None)
         snapshot_download(name.base, revision=revision, cache_dir=cache, local_files_only=True, **choice.patterns)
     except (LocalEntryNotFoundError, ModelError):
-        if isinstance(reason, OfflineModeIsEnabled):
-            why = "HF_HUB_OFFLINE is set"
-        else:
-            why = f"The hub cannot be reached ({_first_line(reason)})"
-        raise _error(
-            f"{why} and {name}{'' if revision is None else f' of revision {revision}'} is not "
-            f"{'complete ' if snapshot else ''}in the local cache; "
-            f"go online once, or name a local directory or .gguf file instead."
-        ) from reason
-    return _fetched(name, choice, snapshot)
+        raise away.refusal(name, revision, begun=True) from away
+    return _fetched(name, choice, there)
 
 
-def _choose(name: names.Name, files: Iterable[str], progress: Callable[[str], None]) -> _Choice:
+def _choose(name: names.Name, files: Iterable[str], progress: Callable[[str], None]) -> Choice:
     files = list(files)
     if name.level is None and names.loadable(files):
-        return _Choice(None)
+        return Choice(None)
     models = names.among(files)
     if name.level is None and not models:
         raise _error(
@@ -169,10 +248,10 @@ def _choose(name: names.Name, files: Iterable[str], progress: Callable[[str], No
     chosen = names.choose(files, name.level, name.base)
     if name.level is None and len(models) > 1:
         progress(f"{name} has {len(models)} GGUF models, of which {chosen.name} is taken; {name}:LEVEL takes another")
-    return _Choice(chosen)
+    return Choice(chosen)
 
 
-def _fetched(name: names.Name, choice: _Choice, snapshot: Path) -> Fetched:
+def _fetched(name: names.Name, choice: Choice, snapshot: Path) -> Fetched:
     if choice.weights is None:
         check.directory(snapshot)
         return Fetched(snapshot, None, snapshot.name)

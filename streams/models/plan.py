@@ -32,8 +32,6 @@ _KV_BYTES: Mapping[KvType, float] = {"fp8": 1.0, "int8": 1.0, "int4": 0.5}
 # Of each head of each token, for its keys and for its values.
 _SCALE_BYTES: Mapping[KvType, int] = {"int8": 4, "int4": 4}
 
-# The engine keeps a state where the last whole block ended and one where the stream ends now, and begins a third.
-_STATES = 3
 # What the engine takes of a GPU's memory, and how much of that a batch needs while it is computed.
 _GPU_SHARE, _GPU_WORK = 0.92, 3 * GIB // 2
 # Layers of one group take blocks together, so groups of about the same size are made the same size.
@@ -59,6 +57,8 @@ class Cache:
         item_size: bytes of a number in the model's own format.
         block_size: tokens per block.
         batch: tokens computed at once, which stay until they are computed though they are beyond a window.
+        states: recurrent states of a stream. vLLM keeps one where the last whole block ended and one where the stream
+            ends now, and begins a third.
         tensor, pipeline: workers that share each layer, and workers that share the layers among each other.
     """
 
@@ -66,6 +66,7 @@ class Cache:
     item_size: int = 2
     block_size: int = 16
     batch: int = 2048
+    states: int = 3
     tensor: int = 1
     pipeline: int = 1
 
@@ -98,7 +99,7 @@ class Cache:
         for part, count in zip(shape.kept, layers, strict=True):
             groups = -(-count // group)
             if isinstance(part, State):
-                held += groups * _STATES
+                held += groups * self.states
             else:
                 bounds += [self._bound(part.window, block)] * groups
         page = max(self.page(part, block) for part in shape.kept)

@@ -30,7 +30,8 @@ _DEFAULTS: dict[str, Config] = {
     "mamba2": {"state_size": 128, "conv_kernel": 4, "expand": 2, "n_groups": 8, "num_heads": 128, "head_dim": 64},
 }
 _TIED = {"gemma", "gemma2", "gemma3_text", "cohere", "cohere2", "starcoder2", "mamba"}
-_ONE_KIND = {"mamba": "mamba", "falcon_mamba": "mamba", "mamba2": "mamba2", "rwkv6": "rwkv"}
+_RWKV = ("rwkv6", "rwkv7", "arwkv7", "rwkv6qwen2")
+_ONE_KIND = {"mamba": "mamba", "falcon_mamba": "mamba", "mamba2": "mamba2"} | dict.fromkeys(_RWKV, "rwkv")
 # Models of attention and recurrent layers: their names for what Mamba's configs call otherwise.
 _MIXED = {
     "jamba": {"mamba_d_state": "state_size", "mamba_d_conv": "conv_kernel", "mamba_dt_rank": "time_step_rank"},
@@ -114,14 +115,18 @@ class Shape:
     item_size: int = 2
 
     @classmethod
-    def of(cls, config: Config) -> Shape:
+    def of(cls, config: Config, *, parameters: int | None = None) -> Shape:
         """The shape of the model that a ``config.json`` describes.
+
+        Args:
+            config: its content.
+            parameters: as they were counted; None to tell from the config.
 
         Raises:
             ModelError: it describes no model of a known kind.
         """
         try:
-            return cls._of(complete(config))
+            return cls._of(complete(config), parameters)
         except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
             kind = config.get("model_type") or "of no named type"
             raise ModelError(
@@ -130,13 +135,13 @@ class Shape:
             ) from error
 
     @classmethod
-    def _of(cls, config: Config) -> Shape:
+    def _of(cls, config: Config, parameters: int | None) -> Shape:
         kept = _kept(config)
         attention = any(isinstance(part, Attention) for part in kept)
         context = config.get("max_position_embeddings")
         return cls(
             model_type=config["model_type"],
-            parameters=count(config),
+            parameters=count(config) if parameters is None else parameters,
             context=context if attention else None,
             layers=config["num_hidden_layers"],
             hidden=config["hidden_size"],
@@ -181,7 +186,7 @@ def _kept(config: Config) -> tuple[Attention | State, ...]:
 
 def _keep(config: Config, kind: str, layers: int) -> Attention | State:
     if kind == "rwkv":
-        return State(layers, config["hidden_size"] * (2 + _rwkv_head(config)), 4)
+        return State(layers, config["hidden_size"] * (config.get("token_shifts", 2) + _rwkv_head(config)), 4)
     if kind == "mamba":
         return State(layers, config["inner_size"] * (config["conv_kernel"] - 1 + config["state_size"]))
     if kind == "mamba2":

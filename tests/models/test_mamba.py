@@ -10,7 +10,10 @@ from transformers import MambaForCausalLM
 
 from streams.engine.base import Sampling
 from streams.engine.recurrent.engine import RecurrentEngine
+from streams.engine.recurrent.model import Model
 from streams.engine.vllm import EngineOptions
+from streams.models.describe import describe
+from streams.models.shape import State
 from tests.engine.test_engine import ask
 from tests.models import mamba_toy
 
@@ -50,3 +53,12 @@ async def test_every_version_of_a_stream_is_answered_as_by_transformers(
                 assert dict(reported) == pytest.approx({i: expected[i] for i in reported}, abs=2e-3)
                 said.append(token)
     await held.release()
+
+
+def test_a_state_has_the_size_that_is_planned(engine: RecurrentEngine) -> None:
+    file = engine.again.model
+    loaded = Model(file, memory=1 << 24, at_most=8, at_least=8, threads=1)
+    (state,) = describe(str(file), progress=print).shape.kept
+    assert isinstance(state, State)
+    # Whatever llama.cpp writes beside it when it copies one.
+    assert 0 <= loaded.state_bytes - state.layers * state.numbers * 4 < 256

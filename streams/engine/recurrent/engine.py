@@ -15,13 +15,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
-from streams.engine.recurrent import child
+from streams.engine.recurrent import child, refusals
 from streams.engine.recurrent.dialect import PlainDialect
 from streams.engine.recurrent.loop import Read
 from streams.engine.recurrent.sampling import check
 from streams.engine.recurrent.vocabulary import GgufTokenizer, tokenizer_of
 from streams.engine.schemas import enforceable
-from streams.engine.vllm_start import EngineOptions, Parallel
+from streams.engine.vllm_start import EngineOptions
 from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput, ModelError
 from streams.waiting import uninterrupted
 
@@ -78,12 +78,12 @@ class RecurrentEngine:
         Raises:
             ModelError: the model cannot be loaded this way.
         """
-        _refuse_options(options)
+        refusals.check_options(options)
         tokenizer = tokenizer_of(options.model)
         setup = child.Setup(
             path=options.model,
             memory=options.kv_cache_bytes or DEFAULT_STATE_BYTES,
-            at_most=max(options.max_num_seqs, MIN_SEQUENCES),
+            at_most=max(options.max_num_seqs, MIN_SEQUENCES, 2 * (options.sessions or 0)),
             at_least=MIN_SEQUENCES,
             threads=options.threads or len(os.sched_getaffinity(0)),
             pieces=[tokenizer.token_bytes(i) for i in range(tokenizer.size)],
@@ -102,6 +102,8 @@ class RecurrentEngine:
         except EOFError:
             process.join()
             said = ModelError(f"The process that loads {options.model} has ended with {process.exitcode}.")
+        if isinstance(said, child.Loaded) and said.sequences // 2 < (options.sessions or 0):
+            said = refusals.too_few(options.sessions or 0, setup.memory, said)
         if isinstance(said, AskaheadError):
             here.close()
             process.join()
@@ -244,19 +246,6 @@ class RecurrentEngine:
             )
         self.check_tokens(tokens)
         check(sampling, self._vocabulary)
-
-
-def _refuse_options(options: EngineOptions) -> None:
-    """Refuse what would be passed over in silence."""
-    for asked, param, why in (
-        (options.parallel != Parallel(), "data_parallel_size", "a recurrent model runs in one process"),
-        (options.kv_cache_type not in ("auto", "fp16"), "kv_cache_type", "a recurrent model has states, no KV cache"),
-        (options.quantization, "quantization", "a GGUF file's weights stay in the format that they have"),
-        (options.cpu_offload_gb, "cpu_offload_gb", "a recurrent model is in the machine's memory already"),
-        (options.dtype != "auto", "dtype", "a GGUF file's weights stay in the format that they have"),
-    ):
-        if asked:
-            raise ModelError(f"Leave out --{param.replace('_', '-')}: {why}.", param=param)
 
 
 class RecurrentHeld:

@@ -135,6 +135,12 @@ def test_its_dialect_knows_content_and_schemas(recurrent_engine: RecurrentEngine
     ("change", "message"),
     [
         (lambda path: {"parallel": Parallel(data=2)}, "--data-parallel-size"),
+        (lambda path: {"kv_cache_type": "fp8"}, "Leave out --kv-cache-type: a recurrent model has states"),
+        (lambda path: {"quantization": "fp8"}, "Leave out --quantization"),
+        (lambda path: {"cpu_offload_gb": 0.5}, "Leave out --cpu-offload-gb"),
+        (lambda path: {"dtype": "float32"}, "Leave out --dtype"),
+        (lambda path: {"sessions": 129}, "at most 256 states.* Set --sessions to 128 or less"),
+        (lambda path: {"sessions": 20, "kv_cache_bytes": 400_000}, "20 streams .* hold 11. Make that 0.001 GiB"),
         (lambda path: {"kv_cache_bytes": 50_000}, "--kv-cache-gb"),
         (lambda path: {"model": broken(path, b"GGUF")}, "get it again"),
     ],
@@ -144,6 +150,17 @@ def test_what_cannot_be_loaded_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         RecurrentEngine.load(replace(recurrent_options, **change(tmp_path)))  # type: ignore[arg-type]
+
+
+async def test_as_many_streams_as_asked_for_have_a_state(recurrent_options: EngineOptions) -> None:
+    # By themselves the requests that may run at once need fewer.
+    engine = await asyncio.to_thread(
+        RecurrentEngine.load, replace(recurrent_options, sessions=20, kv_cache_bytes=1 << 20, kv_cache_type="fp16")
+    )
+    try:
+        assert engine.facts.kv_capacity == 20 * engine.facts.context
+    finally:
+        await engine.close()
 
 
 def broken(directory: Path, content: bytes) -> Path:

@@ -16,6 +16,8 @@ from streams.engine.recurrent.loop import Loop, Read, Reply
 from streams.engine.recurrent.model import Model
 from streams.engine.recurrent.sampling import Text
 from streams.errors import ModelError
+from streams.models.describe import describe
+from streams.models.shape import State
 from tests.models import rwkv_toy
 
 SEQUENCES = 8
@@ -149,6 +151,13 @@ def test_what_a_cold_prompt_has_read_serves_a_hold(model: Model) -> None:
     driver.loop.extend(99, Priority.INGEST, 1, array("i", stream))
     ((_, event),) = driver.loop.step()
     assert event == Read(1024)
+
+
+def test_a_state_has_the_size_that_is_planned(model: Model, file: Path) -> None:
+    (state,) = describe(str(file), progress=print).shape.kept
+    assert isinstance(state, State)
+    # Whatever llama.cpp writes beside it when it copies one.
+    assert 0 <= model.state_bytes - state.layers * state.numbers * 4 < 256
 
 
 def test_a_file_that_is_none_and_memory_that_is_too_little_are_refused(file: Path, tmp_path: Path) -> None:

@@ -6,59 +6,33 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from service.access.keyring import Key, digest_of, parse_keys
-from service.cli.main import app, takes_settings
+from service.cli.main import app
 from service.settings import Settings
 from streams.errors import ModelError
-
-
-class _Probe:
-    """A command with the real flags, which keeps the settings it was given."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.settings: Settings | None = None
-        self._error = error
-        self._app = typer.Typer()
-
-        @self._app.command()
-        @takes_settings
-        def serve(settings: Settings) -> None:
-            self.settings = settings
-            if self._error is not None:
-                raise self._error
-
-    def __call__(self, *arguments: str) -> tuple[int, str]:
-        result = CliRunner().invoke(self._app, list(arguments))
-        return result.exit_code, result.stderr
-
-    def given(self, *arguments: str) -> Settings:
-        code, output = self(*arguments)
-        assert code == 0, output
-        assert self.settings is not None
-        return self.settings
+from tests.service.cli.probe import Probe
 
 
 def test_no_flags_are_the_defaults() -> None:
-    assert _Probe().given() == Settings()
+    assert Probe().given() == Settings()
 
 
 def test_flags_beat_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASKAHEAD_PORT", "9000")
     monkeypatch.setenv("ASKAHEAD_HOST", "0.0.0.0")
-    settings = _Probe().given("--port", "9001")
+    settings = Probe().given("--port", "9001")
     assert (settings.port, settings.host) == (9001, "0.0.0.0")
 
 
 @pytest.mark.parametrize("flag", ["--context", "--ctx"])
 def test_context_has_two_names(flag: str) -> None:
-    assert _Probe().given(flag, "4096").context == 4096
+    assert Probe().given(flag, "4096").context == 4096
 
 
 def test_lists_are_comma_separated() -> None:
-    settings = _Probe().given("--cors-origins", "https://a.example,https://b.example")
+    settings = Probe().given("--cors-origins", "https://a.example,https://b.example")
     assert settings.cors_origins == ("https://a.example", "https://b.example")
 
 
@@ -89,7 +63,7 @@ def test_every_setting_has_a_flag_and_a_variable() -> None:
     ],
 )
 def test_bad_flags_are_one_sentence(arguments: tuple[str, ...], message: str) -> None:
-    code, output = _Probe()(*arguments)
+    code, output = Probe()(*arguments)
     assert code == 2
     assert output.startswith(message)
     assert output.count("\n") == 1
@@ -97,17 +71,17 @@ def test_bad_flags_are_one_sentence(arguments: tuple[str, ...], message: str) ->
 
 def test_bad_variables_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASKAHEAD_MAX_SESSIONS", "many")
-    code, output = _Probe()()
+    code, output = Probe()()
     assert code == 2
     assert output.startswith("askahead: ASKAHEAD_MAX_SESSIONS: input should be a valid integer")
 
 
 def test_unknown_flags_are_refused() -> None:
-    assert _Probe()("--no-such-flag")[0] == 2
+    assert Probe()("--no-such-flag")[0] == 2
 
 
 def test_a_server_that_cannot_run_says_why() -> None:
-    code, output = _Probe(ModelError("there is no such model"))()
+    code, output = Probe(ModelError("there is no such model"))()
     assert (code, output) == (1, "askahead: there is no such model\n")
 
 

