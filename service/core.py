@@ -203,7 +203,9 @@ class Core:
             manager.listen(_Measure(self._metrics, ownership.announce))
             await self._stack.enter_async_context(ownership)
         except AskaheadError as error:
-            logger.error("the server cannot start: %s", error.message)
+            # Why a model cannot be loaded has been said.
+            if self._supervisor.failure is None:
+                logger.error("the server cannot start: %s", error.message)
             self._failed()
             return
         except RedisError as error:

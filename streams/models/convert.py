@@ -42,10 +42,11 @@ def convert(source: Path, into: Path) -> None:
     Raises:
         Exception: whatever a broken file makes its readers raise.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
     source = split.joined(source, into)
     head = header.read(source)
+    # Seconds to import, and nobody need wait for them to hear that a file is broken.
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
     named = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
     # The tokenizer first: it is quick, and a file without one is of no use.
     tokenizer = AutoTokenizer.from_pretrained(**named)

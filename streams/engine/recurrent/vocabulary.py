@@ -10,6 +10,7 @@ from streams.engine.base import Tokenizer
 from streams.engine.recurrent.world import WorldTokenizer
 from streams.engine.tokenizer import HfTokenizer
 from streams.errors import ModelError
+from streams.models import header
 
 _TOKENS, _TYPES, _MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"
 _CONTROL, _USER_DEFINED = 3, 4
@@ -48,6 +49,7 @@ def tokenizer_of(path: Path) -> GgufTokenizer:
     from gguf import GGUFReader
 
     try:
+        header.read(path)  # it says in words where a file is cut off
         reader = GGUFReader(path)
         fields = {name: field.contents() for name in _WANTED if (field := reader.get_field(name)) is not None}
     except Exception as exc:  # whatever a hostile file makes the parser raise

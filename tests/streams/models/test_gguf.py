@@ -128,11 +128,14 @@ def test_other_file_is_refused_before_anything_starts(tmp_path: Path, content: b
     assert not (tmp_path / "models").exists()
 
 
-def test_unknown_architecture_is_refused(tmp_path: Path) -> None:
+def test_unknown_architecture_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "strange.gguf"
     write_tiny_gguf(path, architecture="strange")
-    with pytest.raises(ModelError, match="cannot be converted"):
+    with pytest.raises(ModelError) as caught:
         gguf.convert(path, "strange", tmp_path / "models", lambda _: None)
+    assert caught.value.message.startswith(f"{path} cannot be converted: GGUF model with architecture strange is not")
+    assert caught.value.message.endswith("; get it again, or name a directory in Hugging Face format.")
+    assert "\n" not in caught.value.message
 
 
 def test_models_directory_that_cannot_be_made_is_an_error(tiny_gguf: Path, tmp_path: Path) -> None:
