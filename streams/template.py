@@ -146,7 +146,7 @@ class Template:
         parts = self._render(conversation, generation).split(_ANCHOR)
         if len(parts) != 2:
             raise InvalidInput(
-                f"this model's chat template has no place for a {role} message; serve a model with a chat template",
+                f"this model's chat template has no place for a {role} message; name another with --chat-template",
                 param=role,
             )
         return tuple(self._encode(part) for part in parts)

@@ -27,10 +27,12 @@ class ResolvedModel:
     Attributes:
         name: the name clients see.
         path: a directory in Hugging Face format, or the GGUF file of a recurrent model.
+        level: of quantisation, by the name of the GGUF file that it comes from; None where there is none.
     """
 
     name: str
     path: Path
+    level: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def _weights(directory: Path, weights: names.Weights | None, file: Path, kept: _
         f"{source} {(stat := source.stat()).st_size} {stat.st_mtime_ns}"
         for source in (Path(directory / each).resolve() for each in weights.files)
     )
-    return ResolvedModel(weights.name, gguf.convert(first, identity, kept.converted, kept.progress))
+    return ResolvedModel(weights.name, gguf.convert(first, identity, kept.converted, kept.progress), weights.level)
 
 
 def _hub(name: names.Name, kept: _Kept) -> ResolvedModel:
@@ -150,7 +152,8 @@ def _hub(name: names.Name, kept: _Kept) -> ResolvedModel:
     if fetched.file is None:
         return ResolvedModel(str(name), fetched.path)
     identity = f"{name.base} {fetched.commit} {fetched.file}"
-    return ResolvedModel(str(name), gguf.convert(fetched.path, identity, kept.converted, kept.progress))
+    converted = gguf.convert(fetched.path, identity, kept.converted, kept.progress)
+    return ResolvedModel(str(name), converted, names.level_of(fetched.file))
 
 
 def _default(kept: _Kept) -> ResolvedModel:
@@ -169,7 +172,8 @@ def _default(kept: _Kept) -> ResolvedModel:
     source, version = shipped
     # Named by version, not by file: a reinstalled copy is the same model and need not be converted again.
     identity = f"{SHIPPED_BY} {version}"
-    return ResolvedModel(DEFAULT_MODEL, gguf.convert(source, identity, kept.converted, kept.progress))
+    converted = gguf.convert(source, identity, kept.converted, kept.progress)
+    return ResolvedModel(DEFAULT_MODEL, converted, names.level_of(source.name))
 
 
 def _shipped() -> tuple[Path, str] | None:

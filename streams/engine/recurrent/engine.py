@@ -15,14 +15,17 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
+from streams.engine.facts import ModelSize
 from streams.engine.recurrent import child
 from streams.engine.recurrent.dialect import PlainDialect
 from streams.engine.recurrent.loop import Read
+from streams.engine.recurrent.model import BATCH_TOKENS
 from streams.engine.recurrent.sampling import check
 from streams.engine.recurrent.vocabulary import GgufTokenizer, tokenizer_of
 from streams.engine.schemas import enforceable
 from streams.engine.vllm_start import EngineOptions, Parallel
 from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput, ModelError
+from streams.models.describe import describe
 from streams.waiting import uninterrupted
 
 DEFAULT_CONTEXT = 32_768
@@ -34,6 +37,7 @@ DEFAULT_STATE_BYTES = 1 << 30
 MIN_SEQUENCES = 8
 
 _PROCESS = "llama.cpp"
+_STATE_TYPE = "fp32"
 _END_SECONDS = 30.0
 
 _Answers = asyncio.Queue[child.Event]
@@ -60,7 +64,17 @@ class RecurrentEngine:
         self._dialect = PlainDialect()
         # A stream takes one state whatever its length: as many tokens as it could ever have.
         capacity = loaded.sequences // 2 * context
-        self._facts = ModelFacts(options.name, context, 1, capacity, bounds=(), states=context)
+        self._facts = ModelFacts(
+            options.name,
+            context,
+            1,
+            capacity,
+            bounds=(),
+            states=context,
+            batch_tokens=BATCH_TOKENS,
+            chat_template=tokenizer.template_source,
+            size=_size(options),
+        )
         self._vocabulary = loaded.vocabulary
         self._process = process
         self._connection = connection
@@ -79,7 +93,7 @@ class RecurrentEngine:
             ModelError: the model cannot be loaded this way.
         """
         _refuse_options(options)
-        tokenizer = tokenizer_of(options.model)
+        tokenizer = tokenizer_of(options.model, options.chat_template)
         setup = child.Setup(
             path=options.model,
             memory=options.kv_cache_bytes or DEFAULT_STATE_BYTES,
@@ -244,6 +258,14 @@ class RecurrentEngine:
             )
         self.check_tokens(tokens)
         check(sampling, self._vocabulary)
+
+
+def _size(options: EngineOptions) -> ModelSize:
+    try:
+        described = describe(str(options.model))
+    except ModelError:  # an architecture that llama.cpp knows, and nothing here
+        return ModelSize(kv_type=_STATE_TYPE)
+    return ModelSize.of(described.shape, weights=described.stored, kv_type=_STATE_TYPE)
 
 
 def _refuse_options(options: EngineOptions) -> None:
