@@ -22,6 +22,9 @@ It begins with the token that begins every text, where the model has one: many s
 blank lines are ordinary text: whoever pushes data can write them too.
 """
 
+PLAIN_END = "\n\nUser:"
+"""What ends a reply where nothing else does: a base model goes on with the next message."""
+
 MAX_BYTES = 1 << 20
 """Of a template's file."""
 

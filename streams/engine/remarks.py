@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from streams.engine.base import Dialect, ModelFacts
 
 _PLAIN = (
-    "%s is served with the plain chat template, as a base model: roles are ordinary text, so pushed data can imitate"
-    " them, and a reply may run on into the next message. Serve an instruct model, or name a template with"
-    " --chat-template."
+    "%s is served with the plain chat template, as a base model: roles are ordinary text, which pushed data can"
+    " imitate. Serve an instruct model, or name a template with --chat-template."
 )
 _REASONS = (
     "%s reasons before it answers, and its chat template cannot switch that off. That fits standing questions badly:"

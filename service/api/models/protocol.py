@@ -73,15 +73,15 @@ class Model(BaseModel):
     line: None = None
     context: int | None = Field(description="As `max_model_len`; null until it is known.")
     reasoning: bool | None = Field(
-        description="Whether replies may begin with reasoning, which fits Flash Queries badly; null while it is loading."
+        description="Whether replies may begin with reasoning, which fits Flash Queries badly. Null while loading."
     )
     chat_template: TemplateSource | None = Field(
         description="`model`: its own. `override`: the operator's. `plain`: it has none, and roles are ordinary text, "
         "which pushed data can imitate. Null while it is loading."
     )
     quantization: str | None = Field(
-        description="Number format of the weights: the level of a GGUF file, or what the engine calls it. Null where it "
-        "is a plain one, and while the model is loading."
+        description="Number format of the weights: a GGUF file's level, or the engine's name for it. Null where it "
+        "is a plain one or not known."
     )
     kv_cache_type: str | None = Field(description="Number format of the KV cache; null while the model is loading.")
 

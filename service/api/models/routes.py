@@ -14,7 +14,6 @@ from service.bodies import respond
 from service.openapi import Operation
 from streams.errors import NotFound
 
-
 TEMPLATE_HEADER = "X-Chat-Template"
 
 _CHAT = frozenset({"/v1/chat/completions", "/v1/messages"})
