@@ -47,8 +47,8 @@ def template_text(given: str) -> str:
         render_jinja_template(conversations=[[]], chat_template=text)
     except TemplateSyntaxError as error:
         raise ValueError(
-            f"is no Jinja template (line {error.lineno}: {error.message}); correct it, or leave it out for the model's"
-            " own"
+            f"is no Jinja template (line {error.lineno}: {str(error.message).rstrip('.')}); correct it, or leave it out"
+            " for the model's own"
         ) from error
     except Exception:
         # It may refuse to say nothing; whether it has a place for messages turns out with the model's tokens.
