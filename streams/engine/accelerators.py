@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from streams.engine.facts import Accelerator
 
@@ -16,27 +15,28 @@ def accelerators() -> tuple[Accelerator, ...]:
 
     if not current_platform.is_cuda():
         return ()
+    from vllm.third_party import pynvml
+
     try:
-        return tuple(_accelerator(current_platform, number) for number in range(current_platform.device_count()))
+        pynvml.nvmlInit()
+        try:
+            return tuple(
+                _accelerator(number, current_platform.visible_device_id_to_physical_device_id(number))
+                for number in range(current_platform.device_count())
+            )
+        finally:
+            pynvml.nvmlShutdown()
     # A driver that does not tell is no reason not to serve.
     except Exception as error:
         log.info("the GPUs cannot be told of: %s", error)
         return ()
 
 
-def _accelerator(platform: Any, number: int) -> Accelerator:
+def _accelerator(number: int, physical: int) -> Accelerator:
     from vllm.third_party import pynvml
 
-    pynvml.nvmlInit()
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(platform.device_id_to_physical_device_id(number))
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    finally:
-        pynvml.nvmlShutdown()
-    capability = platform.get_device_capability(number).as_version_str()
-    return Accelerator(
-        platform.get_device_name(number),
-        f"CUDA device {number}, compute capability {capability}",
-        memory.total,
-        memory.free,
-    )
+    handle = pynvml.nvmlDeviceGetHandleByIndex(physical)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    description = f"CUDA device {number}, compute capability {major}.{minor}"
+    return Accelerator(pynvml.nvmlDeviceGetName(handle), description, memory.total, memory.free)
