@@ -134,12 +134,16 @@ class Template:
         return self._encode(parts[1])
 
     def after_reply(self, reply: Sequence[int], following: tuple[int, ...]) -> tuple[int, ...]:
-        """``following`` without the end of the reply's message, if the reply has that already."""
+        """``following`` without what the reply ended with already: the end of its message, or more."""
         ends = self._tokenizer.end_ids
         if reply and reply[-1] in ends:
             for index, token in enumerate(following[:_END_WITHIN]):
                 if token in ends:
                     return following[index + 1 :]
+        # Without a token that ends messages, a model may have begun the next one.
+        for length in range(min(len(reply), len(following)), 0, -1):
+            if tuple(reply[-length:]) == following[:length]:
+                return following[length:]
         return following
 
     def _cut(self, conversation: Conversation, role: str, generation: bool = True) -> tuple[tuple[int, ...], ...]:

@@ -76,6 +76,16 @@ def test_streams_are_cut_from_the_plain_template(base: HfTokenizer | WorldTokeni
     check()
 
 
+def test_what_a_reply_has_begun_of_the_next_message_is_not_repeated() -> None:
+    template = Template(BASE, PlainDialect())
+    following = template.opening(Conversation((Message("user", "Hi"),)))
+    reply = BASE.encode(" Hello")
+    assert template.after_reply(reply, following) == following
+    for begun in range(1, len(following) + 1):
+        left = template.after_reply([*reply, *following[:begun]], following)
+        assert (*following[:begun], *left) == following
+
+
 def spelled(base: HfTokenizer | WorldTokenizer, *pieces: list[int] | tuple[int, ...]) -> str:
     return b"".join(base.token_bytes(token) for piece in pieces for token in piece).decode()
 
