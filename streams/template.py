@@ -37,6 +37,8 @@ _CACHED_FRAMES = 256
 _SAMPLE = "Vocabularies differ: 3.14159, naïveté, 温度, {}[]();\n\ttemperature=21.5 heart_rate ASKAHEAD Übergrößen"
 # An end-of-message token stands at the very end of a reply, if a template writes one at all.
 _END_WITHIN = 3
+# The longest opening of a message that a reply is ended for, in the smallest tokens.
+_BEGUN_WITHIN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ class Template:
                 if token in ends:
                     return following[index + 1 :]
         # Without a token that ends messages, a model may have begun the next one.
-        for length in range(min(len(reply), len(following)), 0, -1):
+        for length in range(min(len(reply), len(following), _BEGUN_WITHIN), 0, -1):
             if tuple(reply[-length:]) == following[:length]:
                 return following[length:]
         return following

@@ -81,7 +81,7 @@ def test_what_a_reply_has_begun_of_the_next_message_is_not_repeated() -> None:
     following = template.opening(Conversation((Message("user", "Hi"),)))
     reply = BASE.encode(" Hello")
     assert template.after_reply(reply, following) == following
-    for begun in range(1, len(following) + 1):
+    for begun in range(1, len(following)):
         left = template.after_reply([*reply, *following[:begun]], following)
         assert (*following[:begun], *left) == following
 
