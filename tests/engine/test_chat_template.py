@@ -100,7 +100,7 @@ def test_an_override_goes_before_the_models_own() -> None:
     assert (world.template_source, world.render(SAID[1:], {})) == ("override", "Q: Hi")
 
 
-def test_what_a_model_can_do_is_told_from_the_override(model_path: Path) -> None:
+def test_what_a_model_can_do_is_told_from_the_override() -> None:
     """The vocabulary of a model that thinks, with the template of another."""
     vocabulary = byte_level(template=QWEN3, added=("<think>", "</think>")).template
     assert VllmDialect.load(HfTokenizer(vocabulary)).reasons
