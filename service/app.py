@@ -107,6 +107,7 @@ def create_app(
     app[OPENAPI] = orjson.dumps(build(OPERATIONS, version=importlib.metadata.version("askahead")))
     add_routes(app, OPERATIONS)
     app.on_response_prepare.append(stamp_response)
+    app.on_response_prepare.append(models.tell_plain_template)
     app.on_response_prepare.append(add_cors_headers)
     app.on_response_prepare.append(lift_deadline)
     app.on_shutdown.append(_drain)
@@ -155,7 +156,7 @@ def _loader(app: web.Application, engine: Engine | Loader | None) -> Loader:
         loaded = engine() if callable(engine) else engine or _load_model(app[SETTINGS], card, again)
         if isinstance(loaded, choose.LoadedEngine):
             again = loaded.again
-        card.name, card.context, card.loaded = loaded.facts.name, loaded.facts.context, True
+        card.loaded(loaded)
         return loaded
 
     return load
@@ -166,7 +167,7 @@ def _load_model(settings: Settings, card: ModelCard, again: EngineOptions | None
     if again is not None:
         return choose.load(again)
     resolved = resolved_model(settings)
-    card.name = resolved.name
+    card.name, card.level = resolved.name, resolved.level
     log.info("loading %s", resolved.name)
     return choose.load(engine_options(settings, resolved))
 

@@ -23,6 +23,7 @@ from service.metrics import Metrics
 from service.notify import Webhooks
 from service.settings import Settings
 from service.views import Other, Own, View, descriptions, other
+from streams.engine.remarks import remarks
 from streams.engine.supervisor import Supervisor
 from streams.errors import AskaheadError, EngineUnavailable, NotFound
 from streams.journal import Journal
@@ -218,6 +219,8 @@ class Core:
             return
         self._back = True
         facts = engine.facts
+        for level, sentence in remarks(facts, engine.dialect):
+            logger.log(level, "%s", sentence)
         logger.info("ready: %s, context %d, KV cache %d tokens", facts.name, facts.context, manager.budget.capacity)
 
     async def _give_up(self, log: RedisLog) -> None:

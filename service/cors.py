@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 
 from service import errors, keys
 
-EXPOSED_HEADERS = "x-request-id, ETag, Retry-After"
+EXPOSED_HEADERS = "x-request-id, ETag, Retry-After, X-Chat-Template"
 
 _METHODS = "GET, POST, PUT, PATCH, DELETE"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

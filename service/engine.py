@@ -28,6 +28,11 @@ def resolved_model(settings: Settings) -> ResolvedModel:
     )
 
 
+def max_sequences(settings: Settings) -> int:
+    """Streams held and requests running at once, at most."""
+    return settings.max_sessions + settings.max_questions + settings.flash_concurrency
+
+
 def engine_options(settings: Settings, model: ResolvedModel) -> EngineOptions:
     """How to load ``model``."""
     return EngineOptions(
@@ -41,7 +46,8 @@ def engine_options(settings: Settings, model: ResolvedModel) -> EngineOptions:
         quantization=settings.quantization,
         cpu_offload_gb=settings.cpu_offload_gb,
         threads=settings.threads,
-        max_num_seqs=settings.max_sessions + settings.max_questions + settings.flash_concurrency,
+        max_num_seqs=max_sequences(settings),
+        chat_template=settings.chat_template,
         tool_parser=settings.tool_parser,
         reasoning_parser=settings.reasoning_parser,
         parallel=Parallel(

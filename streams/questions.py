@@ -8,6 +8,7 @@ from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from streams.engine.base import Engine, Piece, Priority, Sampling
+from streams.engine.chat_template import PLAIN_END
 from streams.errors import ContextLengthExceeded, EngineUnavailable, InvalidInput, Overloaded, Unavailable
 from streams.messages import Conversation, Shape
 from streams.pacer import Pacer
@@ -73,6 +74,7 @@ class Questions:
         self._limit = limit
         self._limit_per_session = limit_per_session
         self._reserve = reserve
+        self._ends = (PLAIN_END,) if engine.facts.chat_template == "plain" else ()
         self.running = 0
         # Requests that run, by rank.
         self._busy = [0] * engine.facts.ranks
@@ -262,6 +264,7 @@ class Questions:
             max_tokens=min(sampling.max_tokens, prompt.room),
             constraint=reader.constraint,
             keep_markup=reader.keep_markup,
+            stop=(*sampling.stop, *self._ends),
         )
 
         async def unsettled(_: Reply) -> int | None:
@@ -309,7 +312,7 @@ class Questions:
                     async for piece in pieces:
                         if question is not None:
                             question.first_token()
-                        yield piece
+                        yield replace(piece, stop=None) if piece.stop in self._ends else piece
         finally:
             self._busy[rank] -= 1
 

@@ -37,6 +37,8 @@ _CACHED_FRAMES = 256
 _SAMPLE = "Vocabularies differ: 3.14159, naïveté, 温度, {}[]();\n\ttemperature=21.5 heart_rate ASKAHEAD Übergrößen"
 # An end-of-message token stands at the very end of a reply, if a template writes one at all.
 _END_WITHIN = 3
+# The longest opening of a message that a reply is ended for, in the smallest tokens.
+_BEGUN_WITHIN = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +136,23 @@ class Template:
         return self._encode(parts[1])
 
     def after_reply(self, reply: Sequence[int], following: tuple[int, ...]) -> tuple[int, ...]:
-        """``following`` without the end of the reply's message, if the reply has that already."""
+        """``following`` without what the reply ended with already: the end of its message, or more."""
         ends = self._tokenizer.end_ids
         if reply and reply[-1] in ends:
             for index, token in enumerate(following[:_END_WITHIN]):
                 if token in ends:
                     return following[index + 1 :]
+        # Without a token that ends messages, a model may have begun the next one.
+        for length in range(min(len(reply), len(following), _BEGUN_WITHIN), 0, -1):
+            if tuple(reply[-length:]) == following[:length]:
+                return following[length:]
         return following
 
     def _cut(self, conversation: Conversation, role: str, generation: bool = True) -> tuple[tuple[int, ...], ...]:
         parts = self._render(conversation, generation).split(_ANCHOR)
         if len(parts) != 2:
             raise InvalidInput(
-                f"this model's chat template has no place for a {role} message; serve a model with a chat template",
+                f"this model's chat template has no place for a {role} message; name another with --chat-template",
                 param=role,
             )
         return tuple(self._encode(part) for part in parts)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ValidationInfo, field_validator
 
 from service.settings.fields import panel
+from streams.engine.chat_template import template_text
 from streams.models.plan import kv_type
 
 _model, _parallel = panel("Model"), panel("Parallelism")
@@ -78,6 +79,13 @@ class EngineSettings(BaseModel):
         " one.",
         ge=1,
         le=1024,
+    )
+    chat_template: str | None = _model(
+        None,
+        "Chat template in place of the model's own, in Jinja: its text, or the path of a file. Unset: the model's, or a"
+        " plain one with the names of the roles for a model without.",
+        min_length=1,
+        repr=False,
     )
     tool_parser: str | None = _model(
         None,
@@ -157,6 +165,11 @@ class EngineSettings(BaseModel):
         if value is not None and 0 < value < 256:
             raise ValueError("must be 0 (the model's trained length) or at least 256 tokens")
         return value
+
+    @field_validator("chat_template")
+    @classmethod
+    def _template_is_one(cls, value: str | None) -> str | None:
+        return None if value is None else template_text(value)
 
     @field_validator("data_parallel_size_local")
     @classmethod

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, Protocol
 
+from streams.engine.facts import Accelerator, ModelSize, TemplateSource
 from streams.footprint import Footprint
 from streams.messages import Conversation, Shape, ToolCall
 
 FinishReason = Literal["stop", "length"]
+
+_UNKNOWN_SIZE = ModelSize()
 
 
 class Priority(IntEnum):
@@ -37,6 +40,10 @@ class ModelFacts:
         ranks: data-parallel copies of the model. Each has a KV cache and a prefix cache of its own, and they are
             numbered from 0: what one rank holds, a request on another computes anew.
         bounds, states: see :class:`~streams.footprint.Footprint`.
+        batch_tokens: tokens computed in one step at most; 0 for no bound.
+        chat_template: where the chat template is from.
+        size: how large the model is.
+        accelerators: the GPUs of the server's machine that the engine may use.
     """
 
     name: str
@@ -46,6 +53,10 @@ class ModelFacts:
     ranks: int = 1
     bounds: tuple[int | None, ...] = (None,)
     states: int = 0
+    batch_tokens: int = 0
+    chat_template: TemplateSource = "model"
+    size: ModelSize = _UNKNOWN_SIZE
+    accelerators: tuple[Accelerator, ...] = ()
 
     @property
     def footprint(self) -> Footprint:

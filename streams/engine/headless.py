@@ -69,7 +69,9 @@ def run_ranks(options: EngineOptions, first: int) -> None:
 
 def _start(options: EngineOptions, first: int) -> tuple[Any, str, int]:
     """vLLM's manager of the ranks' processes, and where they look for the server."""
-    dialect = VllmDialect.load(HfTokenizer.load(options.model), options.tool_parser, options.reasoning_parser)
+    dialect = VllmDialect.load(
+        HfTokenizer.load(options.model, options.chat_template), options.tool_parser, options.reasoning_parser
+    )
     with configured(options, dialect.reasoning_parser, headless_from=first) as config:
         from vllm.utils.network_utils import get_tcp_uri
         from vllm.v1.engine.utils import CoreEngineProcManager

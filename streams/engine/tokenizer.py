@@ -12,6 +12,8 @@ from typing import Any
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
+from streams.engine.chat_template import PLAIN, refusal
+from streams.engine.facts import TemplateSource
 from streams.errors import InvalidInput, ModelError
 
 _METASPACE = "\u2581"
@@ -21,15 +23,21 @@ class HfTokenizer:
     """A :class:`~streams.engine.base.Tokenizer` read from a model directory. Safe to use from several threads.
 
     Attributes:
-        template: the fast tokenizer of transformers that is wrapped.
+        template: the fast tokenizer of transformers that is wrapped, with the chat template that is used.
+        template_source: where that is from.
         end_ids: see :attr:`streams.engine.base.Tokenizer.end_ids`.
         hidden_ids: the control tokens that decoding leaves out unless asked not to.
         control_ids: every token that means something to the model beside its text: special tokens, added tokens
             whether or not they are flagged special, and the tokens that end a generation.
     """
 
-    def __init__(self, template: Any, generation_eos: Sequence[int] = ()) -> None:
+    def __init__(self, template: Any, generation_eos: Sequence[int] = (), chat_template: str | None = None) -> None:
         """Wrap a fast tokenizer of transformers.
+
+        Args:
+            template: the tokenizer.
+            generation_eos: further tokens that end an answer.
+            chat_template: in place of the tokenizer's own.
 
         Raises:
             ModelError: it is not a fast one, or names no token that ends an answer.
@@ -39,6 +47,12 @@ class HfTokenizer:
             raise ModelError("The model has no tokenizer.json; convert its tokenizer to a fast one first.")
         if template.eos_token_id is None:
             raise ModelError("The model's tokenizer names no eos_token; set it in tokenizer_config.json.")
+        self.template_source: TemplateSource = (
+            "override" if chat_template is not None else "model" if template.chat_template else "plain"
+        )
+        if self.template_source != "model":
+            # Written into the tokenizer, since vLLM's parsers look for it there.
+            template.chat_template = PLAIN if chat_template is None else chat_template
         self.template = template
         self._markup = backend
         self._plain = _without_added_tokens(backend)
@@ -50,8 +64,12 @@ class HfTokenizer:
         self.control_ids = frozenset({*template.all_special_ids, *template.added_tokens_decoder, *self.end_ids})
 
     @classmethod
-    def load(cls, model: Path) -> HfTokenizer:
+    def load(cls, model: Path, chat_template: str | None = None) -> HfTokenizer:
         """Read the tokenizer of a model directory.
+
+        Args:
+            model: the directory.
+            chat_template: in place of the model's own.
 
         Raises:
             ModelError: there is none, or it cannot be used.
@@ -62,7 +80,7 @@ class HfTokenizer:
             template = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
         except (OSError, ValueError, KeyError) as exc:
             raise ModelError(f"The tokenizer in {model} cannot be read: {exc}") from exc
-        return cls(template, _generation_eos(model / "generation_config.json"))
+        return cls(template, _generation_eos(model / "generation_config.json"), chat_template)
 
     @property
     def eos_id(self) -> int:
@@ -70,7 +88,7 @@ class HfTokenizer:
 
     @property
     def template_text(self) -> str:
-        """The chat template, the one for tools where there are several; empty if there is none."""
+        """The chat template, the one for tools where there are several."""
         template: object = self.template.chat_template
         if isinstance(template, dict):
             template = template.get("tool_use", template.get("default"))
@@ -153,11 +171,9 @@ class HfTokenizer:
         tools: Sequence[Mapping[str, Any]] | None = None,
         generation: bool = True,
     ) -> str:
-        """See :meth:`streams.engine.base.Tokenizer.render`. A model without a template gets the contents in lines."""
+        """See :meth:`streams.engine.base.Tokenizer.render`."""
         if taken := sorted(self._reserved & options.keys()):
             raise InvalidInput(f"{taken[0]} is not an option of the chat template; leave it out.", param=taken[0])
-        if self.template.chat_template is None:
-            return "".join(f"{message['content']}\n" for message in messages)
         try:
             rendered: str = self.template.apply_chat_template(
                 [dict(message) for message in messages],
@@ -167,7 +183,7 @@ class HfTokenizer:
                 **options,
             )
         except Exception as exc:  # a template is the model author's program: it may raise anything
-            raise InvalidInput(f"The model's chat template refuses these messages: {exc}", param="messages") from exc
+            raise refusal(exc) from exc
         return rendered
 
 

@@ -18,13 +18,14 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
+from streams.engine.accelerators import accelerators
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
 from streams.engine.dialect import VllmDialect, hush_parsers
 from streams.engine.leash import Leash
 from streams.engine.lifeline import Lifelines
 from streams.engine.supported import refuse_unsupported
 from streams.engine.tokenizer import HfTokenizer
-from streams.engine.vllm_plan import planned, with_blocks
+from streams.engine.vllm_plan import planned, size_of, with_blocks
 from streams.engine.vllm_requests import asking, piece, reading
 from streams.engine.vllm_start import EngineOptions, Parallel, sentence, start
 from streams.errors import (
@@ -75,6 +76,10 @@ class VllmEngine:
             ranks=ranks,
             bounds=footprint.bounds,
             states=footprint.states,
+            batch_tokens=llm.vllm_config.scheduler_config.max_num_batched_tokens,
+            chat_template=tokenizer.template_source,
+            size=size_of(plan, llm.model_config, options.kv_cache_type, options.quantization),
+            accelerators=accelerators(),
         )
         self._again = replace(
             options, kv_cache_bytes=options.kv_cache_bytes or cache.kv_cache_memory_bytes, blocks=blocks
@@ -97,7 +102,7 @@ class VllmEngine:
             ModelError: the model cannot be loaded this way.
         """
         refuse_unsupported(options.model)
-        tokenizer = HfTokenizer.load(options.model)
+        tokenizer = HfTokenizer.load(options.model, options.chat_template)
         try:
             dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
             llm = start(options, dialect.reasoning_parser)

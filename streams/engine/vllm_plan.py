@@ -8,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from streams.engine.facts import ModelSize
 from streams.errors import ModelError
 from streams.models.plan import GIB, Cache, KvType, Plan
 from streams.models.shape import Shape
 
 log = logging.getLogger(__name__)
+
+# torch's names of number formats, and those that are known for a KV cache.
+_DTYPES = {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}
 
 
 def planned(config: Any, *, kv_type: KvType, sessions: int | None) -> Plan | None:
@@ -49,6 +53,22 @@ def planned(config: Any, *, kv_type: KvType, sessions: int | None) -> Plan | Non
     if cache.num_gpu_blocks_override is not None:
         return with_blocks(plan, cache.num_gpu_blocks_override)
     return plan
+
+
+def size_of(plan: Plan | None, model: Any, kv_type: KvType, quantization: str | None) -> ModelSize:
+    """How large the model is, as far as its plan tells.
+
+    Args:
+        plan: see :func:`planned`.
+        model: vLLM's configuration of the model.
+        kv_type: number format of the KV cache.
+        quantization: that of the weights, if it was asked for.
+    """
+    kept = _DTYPES.get(str(model.dtype)) if kv_type in ("auto", "fp16") else kv_type
+    quantization = quantization or model.quantization
+    if plan is None:
+        return ModelSize(kv_type=kept, quantization=quantization)
+    return ModelSize.of(plan.shape, weights=plan.weights, kv_type=kept, quantization=quantization)
 
 
 def with_blocks(plan: Plan, blocks: int) -> Plan:

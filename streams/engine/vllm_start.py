@@ -95,6 +95,7 @@ class EngineOptions:
         max_num_seqs: streams held plus requests running at once, on each rank.
         max_num_batched_tokens: tokens computed in one step at most; None for 512 on a CPU, or ``max_num_seqs`` where
             that is more, and vLLM's default on a GPU.
+        chat_template: a Jinja template in place of the model's own.
         tool_parser: vLLM's name for how the model writes calls; None to tell from the chat template, "none" for none.
         reasoning_parser: the same for how it writes its reasoning.
         parallel: how many workers share the model.
@@ -114,6 +115,7 @@ class EngineOptions:
     block_size: int | None = None
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None
+    chat_template: str | None = None
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     parallel: Parallel = Parallel()

@@ -44,6 +44,11 @@ class Name:
         """Whether the base can be a model on the hub."""
         return bool(_HUB_ID.fullmatch(self.base)) and not self.base.endswith(".gguf")
 
+    @property
+    def organisation(self) -> str | None:
+        """Whose it is, where it is on the hub."""
+        return self.base.partition("/")[0] if self.on_hub else None
+
     def __str__(self) -> str:
         return self.base if self.level is None else f"{self.base}:{self.level}"
 
@@ -135,6 +140,11 @@ def among(files: Iterable[str]) -> list[Weights]:
         ),
         key=lambda weights: (len(weights.stem), weights.stem, weights.count),
     )
+
+
+def level_of(file: str) -> str | None:
+    """The level of a GGUF file, if its name tells."""
+    return next((weights.level for weights in among([file])), None)
 
 
 def choose(files: Iterable[str], level: str | None, where: str) -> Weights:

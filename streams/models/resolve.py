@@ -16,10 +16,12 @@ class ResolvedModel:
     Attributes:
         name: the name clients see.
         path: a directory in Hugging Face format, or the GGUF file of a recurrent model.
+        level: of quantisation, by the name of the GGUF file that it comes from; None where there is none.
     """
 
     name: str
     path: Path
+    level: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ def _local(found: Local, kept: _Kept) -> ResolvedModel:
         f"{source} {(stat := source.stat()).st_size} {stat.st_mtime_ns}"
         for source in ((found.directory / each).resolve() for each in found.weights.files)
     )
-    return ResolvedModel(found.name, gguf.convert(first, identity, kept.converted, kept.progress))
+    converted = gguf.convert(first, identity, kept.converted, kept.progress)
+    return ResolvedModel(found.name, converted, found.weights.level)
 
 
 def _hub(name: names.Name, kept: _Kept) -> ResolvedModel:
@@ -89,9 +92,11 @@ def _hub(name: names.Name, kept: _Kept) -> ResolvedModel:
     if fetched.file is None:
         return ResolvedModel(str(name), fetched.path)
     identity = f"{name.base} {fetched.commit} {fetched.file}"
-    return ResolvedModel(str(name), gguf.convert(fetched.path, identity, kept.converted, kept.progress))
+    converted = gguf.convert(fetched.path, identity, kept.converted, kept.progress)
+    return ResolvedModel(str(name), converted, names.level_of(fetched.file))
 
 
 def _shipped(file: Path, version: str, kept: _Kept) -> ResolvedModel:
     # Named by version, not by file: a reinstalled copy is the same model and need not be converted again.
-    return ResolvedModel(DEFAULT_MODEL, gguf.convert(file, f"{SHIPPED_BY} {version}", kept.converted, kept.progress))
+    converted = gguf.convert(file, f"{SHIPPED_BY} {version}", kept.converted, kept.progress)
+    return ResolvedModel(DEFAULT_MODEL, converted, names.level_of(file.name))

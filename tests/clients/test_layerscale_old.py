@@ -107,6 +107,7 @@ def test_health_and_models(client: Any) -> None:
     (model,) = listed.data
     assert (model.object, listed.server.model.id) == ("model", model.id)
     assert (listed.server.licensed, listed.server.accelerators) == (False, [])
+    assert 0 < listed.server.scheduler.context <= listed.server.scheduler.prefix_slots * listed.server.scheduler.context
     assert listed.server.version
     assert listed.server.build
 

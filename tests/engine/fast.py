@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streams.engine.base import FinishReason, ModelFacts, Piece, Priority, Sampling
 from streams.errors import Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput
@@ -58,8 +58,15 @@ class FastEngine:
         ranks: int = 1,
         bounds: tuple[int | None, ...] = (None,),
         states: int = 0,
+        name: str = "fast",
+        **told: Any,
     ) -> None:
-        self._facts = ModelFacts("fast", context, block_size, kv_capacity, ranks, bounds, states)
+        """Make one.
+
+        Args:
+            told: further facts of the model.
+        """
+        self._facts = ModelFacts(name, context, block_size, kv_capacity, ranks, bounds, states, **told)
         self._tokenizer = FastTokenizer()
         self._dialect = FastDialect()
         self._dead = asyncio.Event()

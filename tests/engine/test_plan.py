@@ -15,7 +15,7 @@ from vllm.v1.core.kv_cache_utils import _get_kv_cache_groups_uniform_page_size
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec, MambaSpec, SlidingWindowSpec
 
 from streams.engine.vllm import VllmEngine
-from streams.engine.vllm_plan import planned, with_blocks
+from streams.engine.vllm_plan import planned, size_of, with_blocks
 from streams.engine.vllm_start import EngineOptions, configured
 from streams.errors import ModelError
 from streams.models.plan import Cache
@@ -104,6 +104,12 @@ def test_plan_is_made_of_vllms_configuration(tmp_path: Path) -> None:
     assert plan.token_bytes == TOKEN
     assert plan.weights == 4 * plan.shape.parameters
     assert with_blocks(plan, 11).blocks == 10
+    size = size_of(plan, vllm.model_config, "auto", None)
+    assert (size.weights, size.parameters) == (plan.weights, plan.shape.parameters)
+    assert (size.layers, size.hidden, size.heads, size.kv_heads, size.trained_context) == (2, 64, 4, 2, 4096)
+    assert (size.kv_type, size.quantization) == ("fp32", None)
+    asked = size_of(None, vllm.model_config, "int8", "fp8")
+    assert (asked.kv_type, asked.quantization, asked.layers) == ("int8", "fp8", None)
 
 
 def test_windows_are_bounded_by_what_vllm_computes_at_once(tmp_path: Path) -> None:

@@ -125,11 +125,6 @@ def test_what_the_template_refuses_is_refused_in_its_own_words() -> None:
         BYTE_LEVEL.render([{"role": "tool", "content": "Hello"}], {})
 
 
-def test_a_model_without_a_template_gets_lines() -> None:
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
-    assert byte_level(template=None).render(messages, {}) == "Be brief.\nHello\n"
-
-
 def test_what_generation_config_ends_on_is_a_control_token(model_path: Path, tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         (tmp_path / name).write_bytes((model_path / name).read_bytes())

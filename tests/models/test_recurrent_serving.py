@@ -82,6 +82,16 @@ def test_answers_follow_the_data_and_depend_on_nothing_else(client: httpx.Client
     assert answer(client, "two")[0] == said[-1][0]
 
 
+def test_the_model_is_told_of(client: httpx.Client) -> None:
+    listed = ok(client.get("/v1/models"))
+    (model,), server = listed["data"], listed["server"]
+    assert (model["reasoning"], model["chat_template"], model["context"]) == (False, "model", 2048)
+    told = server["model"]
+    assert (told["layers"], told["hidden_size"], told["kv_cache_type"]) == (rwkv_toy.LAYERS, rwkv_toy.HIDDEN, "fp32")
+    assert told["size_bytes"] > told["params"] > 0
+    assert (server["scheduler"]["batch_tokens"], server["accelerators"]) == (512, [])
+
+
 def test_standing_questions_obey_their_schema_and_choose_among_choices(client: httpx.Client) -> None:
     ok(client.post("/v1/sessions", json={"id": "three"}))
     schema = {"type": "object", "properties": {"rising": {"type": "boolean"}}, "required": ["rising"]}

@@ -64,6 +64,8 @@ def test_useful_contexts(context: int | None) -> None:
         {"sessions": 0},
         {"cpu_offload_gb": -1},
         {"quantization": ""},
+        {"chat_template": "no/such.jinja"},
+        {"chat_template": "{% for %}"},
         {"port": 65_536},
         {"port": "x"},
         {"host": ""},

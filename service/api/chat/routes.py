@@ -50,7 +50,8 @@ OPERATIONS = (
         tag="Chat",
         summary="Continue a conversation (OpenAI)",
         description="Alone, or as a durable turn of a session: what that holds already is not computed again. A stream "
-        "ends with `data: [DONE]`.",
+        "ends with `data: [DONE]`. From a base model, which gets a plain template, the response has the header "
+        "`X-Chat-Template: plain`.",
         request=ChatTurnBody,
         response=ChatCompletion,
         headers={SESSION_HEADER: "The session this is a turn of."},

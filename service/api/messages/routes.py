@@ -55,7 +55,8 @@ OPERATIONS = (
         tag="Chat",
         summary="Continue a conversation (Anthropic)",
         description="Alone, or as a durable turn of a session: what that holds already is not computed again. A stream "
-        "ends with `message_stop`.",
+        "ends with `message_stop`. From a base model, which gets a plain template, the response has the header "
+        "`X-Chat-Template: plain`.",
         request=MessagesBody,
         response=MessageReply,
         headers={SESSION_HEADER: "The session this is a turn of."},

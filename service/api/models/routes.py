@@ -9,19 +9,21 @@ from importlib.metadata import PackageNotFoundError, version
 from aiohttp import web
 
 from service import keys
-from service.api.models.protocol import LoadedModel, Model, ModelList, Server
+from service.api.models.protocol import Model, ModelList, Server
 from service.bodies import respond
 from service.openapi import Operation
 from streams.errors import NotFound
+
+TEMPLATE_HEADER = "X-Chat-Template"
+
+_CHAT = frozenset({"/v1/chat/completions", "/v1/messages"})
 
 
 async def list_models(request: web.Request) -> web.Response:
     """The one model this server has, loaded or not."""
     card = request.app[keys.MODEL_CARD]
     model = Model.of(card)
-    server = Server(
-        version=version("askahead"), build=_build(), model=LoadedModel(id=card.name) if card.loaded else None
-    )
+    server = Server.of(card.facts, request.app[keys.SETTINGS], version("askahead"), _build())
     listed = ModelList(data=[model], first_id=model.id, last_id=model.id, server=server)
     return respond(request, listed.model_dump())
 
@@ -45,6 +47,12 @@ async def get_model(request: web.Request) -> web.Response:
     if request.match_info["id"].casefold() != card.name.casefold():
         raise NotFound(f"this server has one model, `{card.name}`, and no other", code="model_not_found")
     return respond(request, Model.of(card).model_dump())
+
+
+async def tell_plain_template(request: web.Request, response: web.StreamResponse) -> None:
+    """Say in every chat response that the model is a base model; an ``on_response_prepare`` handler."""
+    if request.path in _CHAT and request.app[keys.MODEL_CARD].plain:
+        response.headers[TEMPLATE_HEADER] = "plain"
 
 
 OPERATIONS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import multiprocessing
 import os
 import threading
@@ -15,15 +16,17 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
+from streams.engine.facts import ModelSize
 from streams.engine.recurrent import child, refusals
 from streams.engine.recurrent.dialect import PlainDialect
-from streams.engine.recurrent.loop import Read
+from streams.engine.recurrent.held import RecurrentHeld
+from streams.engine.recurrent.model import BATCH_TOKENS
 from streams.engine.recurrent.sampling import check
 from streams.engine.recurrent.vocabulary import GgufTokenizer, tokenizer_of
 from streams.engine.schemas import enforceable
 from streams.engine.vllm_start import EngineOptions
-from streams.errors import AskaheadError, Conflict, ContextLengthExceeded, EngineUnavailable, InvalidInput, ModelError
-from streams.waiting import uninterrupted
+from streams.errors import AskaheadError, ContextLengthExceeded, EngineUnavailable, InvalidInput, ModelError
+from streams.models.describe import describe
 
 DEFAULT_CONTEXT = 32_768
 """Where none is set. These models have no trained limit; the longer a stream, the longer it takes to read again."""
@@ -34,7 +37,10 @@ DEFAULT_STATE_BYTES = 1 << 30
 MIN_SEQUENCES = 8
 
 _PROCESS = "llama.cpp"
+_STATE_TYPE = "fp32"
 _END_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
 
 _Answers = asyncio.Queue[child.Event]
 
@@ -60,7 +66,17 @@ class RecurrentEngine:
         self._dialect = PlainDialect()
         # A stream takes one state whatever its length: as many tokens as it could ever have.
         capacity = loaded.sequences // 2 * context
-        self._facts = ModelFacts(options.name, context, 1, capacity, bounds=(), states=context)
+        self._facts = ModelFacts(
+            options.name,
+            context,
+            1,
+            capacity,
+            bounds=(),
+            states=context,
+            batch_tokens=BATCH_TOKENS,
+            chat_template=tokenizer.template_source,
+            size=_size(options),
+        )
         self._vocabulary = loaded.vocabulary
         self._process = process
         self._connection = connection
@@ -79,7 +95,7 @@ class RecurrentEngine:
             ModelError: the model cannot be loaded this way.
         """
         refusals.check_options(options)
-        tokenizer = tokenizer_of(options.model)
+        tokenizer = tokenizer_of(options.model, options.chat_template)
         setup = child.Setup(
             path=options.model,
             memory=options.kv_cache_bytes or DEFAULT_STATE_BYTES,
@@ -248,74 +264,9 @@ class RecurrentEngine:
         check(sampling, self._vocabulary)
 
 
-class RecurrentHeld:
-    """A :class:`~streams.engine.base.Held` sequence.
-
-    Calls wait for each other. When :meth:`extend` fails or is cancelled, the hold can only be released.
-    """
-
-    def __init__(self, engine: RecurrentEngine, priority: Priority, number: int) -> None:
-        self._engine = engine
-        self._priority = priority
-        self._number = number
-        self._tokens = 0
-        self._cached = 0
-        self._over = False
-        self._lock = asyncio.Lock()
-
-    @property
-    def tokens(self) -> int:
-        return self._tokens
-
-    @property
-    def cached(self) -> int:
-        return self._cached
-
-    @property
-    def lost(self) -> bool:
-        return self._engine.dead
-
-    async def extend(self, tokens: Sequence[int]) -> None:
-        """See :meth:`streams.engine.base.Held.extend`.
-
-        Raises:
-            ContextLengthExceeded: with these tokens no room for an answer would be left; nothing was done.
-            Conflict: the hold was released, or lost when an earlier call failed or was cancelled.
-        """
-        async with self._lock:
-            if not tokens:
-                return
-            if self._over:
-                raise Conflict("These tokens are no longer held; hold the stream again.")
-            context, total = self._engine.facts.context, self._tokens + len(tokens)
-            if total >= context:
-                raise ContextLengthExceeded(
-                    f"The stream would have {total} tokens, and the context of {context} must hold it and at least "
-                    "one token of an answer. Push less, or set a window."
-                )
-            self._engine.check_tokens(tokens)
-            try:
-                with self._engine.request() as (number, answers):
-                    self._engine.tell(child.Extend(number, self._priority, self._number, array("i", tokens)))
-                    read = await answers.get()
-                    if not isinstance(read, Read):
-                        raise read if isinstance(read, AskaheadError) else TypeError(read)
-            except BaseException:
-                self._give_back()
-                raise
-            if not self._tokens:
-                self._cached = read.cached
-            self._tokens = total
-
-    async def release(self) -> None:
-        await uninterrupted(self._release())
-
-    async def _release(self) -> None:
-        async with self._lock:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        if not self._over:
-            self._engine.tell(child.Release(self._number))
-        self._over = True
-        self._tokens = 0
+def _size(options: EngineOptions) -> ModelSize:
+    try:
+        described = describe(str(options.model), progress=log.info)
+    except ModelError:  # an architecture that llama.cpp knows, and nothing here
+        return ModelSize(kv_type=_STATE_TYPE)
+    return ModelSize.of(described.shape, weights=described.stored, kv_type=_STATE_TYPE)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from streams.engine.base import Tokenizer
+from streams.engine.facts import TemplateSource
 from streams.engine.recurrent.world import WorldTokenizer
 from streams.engine.tokenizer import HfTokenizer
 from streams.errors import ModelError
@@ -33,6 +34,10 @@ class GgufTokenizer(Tokenizer, Protocol):
     def hidden_ids(self) -> frozenset[int]:
         """Control tokens, which are not shown unless asked for."""
 
+    @property
+    def template_source(self) -> TemplateSource:
+        """Where the chat template is from."""
+
 
 class _Gpt2Tokenizer(HfTokenizer):
     @property
@@ -40,8 +45,12 @@ class _Gpt2Tokenizer(HfTokenizer):
         return len(self.template)
 
 
-def tokenizer_of(path: Path) -> GgufTokenizer:
+def tokenizer_of(path: Path, chat_template: str | None = None) -> GgufTokenizer:
     """Read it.
+
+    Args:
+        path: the file.
+        chat_template: in place of the file's own.
 
     Raises:
         ModelError: the file is broken, or its vocabulary is of a kind that is not known here.
@@ -60,9 +69,9 @@ def tokenizer_of(path: Path) -> GgufTokenizer:
         raise ModelError(f"{path} has no tokenizer, or one without an end; get a file that has.", param="model")
     ends = [end for end in (eos, fields.get("tokenizer.ggml.eot_token_id")) if end is not None]
     if kind == "rwkv":
-        return WorldTokenizer(fields[_TOKENS], ends)
+        return WorldTokenizer(fields[_TOKENS], ends, chat_template)
     if kind == "gpt2" and cut in _GPT2 and _MERGES in fields:
-        return _gpt2(fields, eos, ends)
+        return _gpt2(fields, eos, ends, chat_template)
     raise ModelError(
         f"The vocabulary in {path} is of the kind {kind} ({cut}), which is not known for recurrent models; get a file "
         "with the model's own.",
@@ -70,7 +79,7 @@ def tokenizer_of(path: Path) -> GgufTokenizer:
     )
 
 
-def _gpt2(fields: Mapping[str, Any], eos: int, ends: list[int]) -> _Gpt2Tokenizer:
+def _gpt2(fields: Mapping[str, Any], eos: int, ends: list[int], chat_template: str | None) -> _Gpt2Tokenizer:
     from tokenizers import AddedToken, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
     from transformers import PreTrainedTokenizerFast
@@ -90,4 +99,4 @@ def _gpt2(fields: Mapping[str, Any], eos: int, ends: list[int]) -> _Gpt2Tokenize
         tokenizer_object=backend, bos_token=None if bos is None else pieces[bos], eos_token=pieces[eos]
     )
     fast.chat_template = fields.get("tokenizer.chat_template")
-    return _Gpt2Tokenizer(fast, ends)
+    return _Gpt2Tokenizer(fast, ends, chat_template)

@@ -6,25 +6,26 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from streams.engine.chat_template import PLAIN, rendered
+from streams.engine.facts import TemplateSource
 from streams.errors import InvalidInput
-
-_NAMES = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
 class WorldTokenizer:
     """A :class:`~streams.engine.base.Tokenizer`. Its only control token is number 0, which no text can become.
 
-    The models were trained on conversations in plain text, whose messages are set off by a name and a blank line, and
-    so are rendered. Names and blank lines are ordinary text: whoever pushes data can write them too.
+    The models were trained on conversations in plain text, whose messages are set off by a name and a blank line: those
+    that the plain template writes. So a file's own template is not needed.
 
     Args:
         pieces: the vocabulary as GGUF files have it: bytes, escaped as Python does.
         ends: tokens that end an answer.
+        chat_template: in place of the plain one.
     """
 
     hidden_ids = frozenset({0})
 
-    def __init__(self, pieces: Sequence[str], ends: Sequence[int]) -> None:
+    def __init__(self, pieces: Sequence[str], ends: Sequence[int], chat_template: str | None = None) -> None:
         self._pieces = [b"", *(_unescaped(piece) for piece in pieces[1:])]
         self._ids = {piece: i for i, piece in enumerate(self._pieces) if i and not _is_padding(i, piece)}
         # How long the pieces are that begin with two given bytes, longest first: few lengths are to be tried.
@@ -33,6 +34,8 @@ class WorldTokenizer:
             lengths.setdefault(piece[:2], set()).add(len(piece))
         self._lengths = {start: sorted(found, reverse=True) for start, found in lengths.items()}
         self.end_ids = frozenset({0, *ends})
+        self.template_source: TemplateSource = "plain" if chat_template is None else "override"
+        self._template = PLAIN if chat_template is None else chat_template
 
     @property
     def eos_id(self) -> int:
@@ -85,11 +88,7 @@ class WorldTokenizer:
         if options:
             name = next(iter(options))
             raise InvalidInput(f"This model's conversations have no option {name}; leave it out.", param=name)
-        said = [
-            f"{_NAMES.get(message['role'], 'User')}: {str(message['content'] or '').strip()}\n\n"
-            for message in messages
-        ]
-        return "".join(said) + ("Assistant:" if generation else "")
+        return rendered(self._template, messages, generation=generation)
 
 
 def _unescaped(piece: str) -> bytes:

@@ -27,6 +27,18 @@ def test_a_byte_level_vocabulary_is_the_one_that_was_trained(tmp_path: Path) -> 
     assert tokenizer.render([{"role": "user", "content": "Hi"}], {}).startswith("<|im_start|>user\nHi<|im_end|>")
 
 
+def test_a_file_without_a_template_has_the_plain_one_and_either_can_be_overridden(tmp_path: Path) -> None:
+    base = rwkv_toy.build(tmp_path / "base.gguf", template=None)
+    said = [{"role": "user", "content": "Hi"}]
+    tokenizer = tokenizer_of(base)
+    assert tokenizer.template_source == "plain"
+    # The toy's vocabulary names a first token.
+    assert tokenizer.render(said, {}) == "<|endoftext|>User: Hi\n\nAssistant:"
+    for file in (base, write(tmp_path / "world.gguf", "rwkv")):
+        tokenizer = tokenizer_of(file, "Q: {{ messages[0].content }}")
+        assert (tokenizer.template_source, tokenizer.render(said, {})) == ("override", "Q: Hi")
+
+
 def write(path: Path, model: str, **more: str) -> Path:
     out = gguf.GGUFWriter(path, "rwkv6")
     out.add_tokenizer_model(model)

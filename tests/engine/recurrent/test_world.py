@@ -60,15 +60,8 @@ def test_half_a_surrogate_pair_is_refused(tokenizer: WorldTokenizer) -> None:
 
 
 def test_conversations_are_plain_text(tokenizer: WorldTokenizer) -> None:
-    said = [
-        {"role": "system", "content": "Be brief. "},
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello"},
-        {"role": "tool", "content": "21.5"},
-    ]
-    whole = "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello\n\nUser: 21.5\n\n"
-    assert tokenizer.render(said, {}, generation=False) == whole
-    assert tokenizer.render(said, {}) == whole + "Assistant:"
+    said = [{"role": "user", "content": "Hi"}]
+    assert tokenizer.render(said, {}) == "User: Hi\n\nAssistant:"
     assert tokenizer.end_ids == {0, BLANK}
     with pytest.raises(InvalidInput):
         tokenizer.render(said, {"enable_thinking": True})

@@ -59,6 +59,7 @@ def test_every_setting_has_a_flag_and_a_variable() -> None:
         (("--context", "-5"), "askahead: --context: input should be greater than or equal to 0"),
         (("--dtype", "int4"), "askahead: --dtype: input should be 'auto', 'float32', 'bfloat16' or 'float16'"),
         (("--api-key", "a b"), "askahead: --api-key: must be printable ASCII"),
+        (("--chat-template", "no/such.jinja"), "askahead: --chat-template: names no file that can be read"),
         (("--redis-url", "http://x"), "askahead: --redis-url: must start with one of redis://"),
     ],
 )

@@ -76,7 +76,7 @@ class TestDirectoryOfGgufs:
         files = {"a-Q4_K_M.gguf": b"not meant", "q8/a-Q8_0.gguf": tiny_gguf.read_bytes(), "mmproj-F16.gguf": b""}
         where = write(tmp_path / "ggufs", files)
         model, messages = find(f"{where}:q8_0", tmp_path, models_dir=tmp_path / "kept")
-        assert model.name == "a-Q8_0"
+        assert (model.name, model.level) == ("a-Q8_0", "Q8_0")
         assert model.path.parent == tmp_path / "kept"
         assert len(messages) == 1
 
