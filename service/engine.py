@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from service.settings import Settings
+from streams.engine import choose
 from streams.engine.headless import run_ranks
 from streams.engine.vllm import EngineOptions, Parallel
 from streams.errors import InvalidInput
@@ -19,13 +20,14 @@ def resolved_model(settings: Settings) -> ResolvedModel:
     Raises:
         ModelError: there is no such model, or it cannot be fetched, read or converted.
     """
-    return resolve(
+    found = resolve(
         settings.model,
         data_dir=settings.data_dir,
         models_dir=settings.models_dir,
         revision=settings.revision,
         progress=log.info,
     )
+    return choose.prepared(found, settings.models_dir or settings.data_dir / "models", log.info)
 
 
 def max_sequences(settings: Settings) -> int:

@@ -30,6 +30,19 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
+_LOADS_A_MODEL = {"VllmEngine", "REAL", "vllm_engine", "quick_engine", "served"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what loads a model run one after another, in one of the processes, and the rest beside it, file by file."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        names = {*vars(item.module), *item.fixturenames}
+        loads = not names.isdisjoint(_LOADS_A_MODEL) or item.path.parent.name == "clients"
+        fast = hasattr(item, "callspec") and "fast" in item.callspec.params.values()
+        item.add_marker(pytest.mark.xdist_group("engine" if loads and not fast else str(item.path)))
+
+
 @pytest_asyncio.fixture(scope="session")
 async def redis_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     """A Valkey server of the test session's own."""
@@ -65,7 +78,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine_options(model_path: Path) -> EngineOptions:
     """A real engine that is small enough to reach its limits in a test, and exact on every processor."""
     return EngineOptions(
-        model=model_path, name="real", context=5120, dtype="float32", kv_cache_bytes=768 << 20, max_num_seqs=64
+        model=model_path, name="real", context=2560, dtype="float32", kv_cache_bytes=768 << 20, max_num_seqs=64
     )
 
 
@@ -83,7 +96,7 @@ async def quick_engine(
 ) -> AsyncIterator[VllmEngine]:
     """The same with four layers, for tests in which it has tens of thousands of tokens to compute."""
     model = shallow(engine_options.model, tmp_path_factory.mktemp("shallow"), layers=4)
-    engine = await asyncio.to_thread(VllmEngine.load, replace(engine_options, model=model))
+    engine = await asyncio.to_thread(VllmEngine.load, replace(engine_options, model=model, context=5120))
     yield engine
     await engine.close()
 
@@ -92,7 +105,7 @@ async def quick_engine(
 def recurrent_options(tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
     """A recurrent toy, with few states: tests are to see what happens when there are none left."""
     model = rwkv_toy.build(tmp_path_factory.mktemp("rwkv") / "toy.gguf")
-    return EngineOptions(model=model, name="recurrent", context=5120, threads=1, max_num_seqs=12)
+    return EngineOptions(model=model, name="recurrent", context=2560, threads=1, max_num_seqs=12)
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -17,8 +17,6 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from streams.engine import cpu_mamba
-
 
 class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
     """Gives each request of a batch the log-probabilities it asked for itself.
@@ -59,7 +57,7 @@ class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
 
 
 class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
-    """vLLM's CPU worker with per-request log-probabilities and seeds and with Mamba, which never outlives the server.
+    """vLLM's CPU worker with per-request log-probabilities and seeds, which never outlives the server.
 
     Ranks of one machine keep to cores of their own, and so to the memory that is near them.
     """
@@ -71,7 +69,6 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         super().__init__(vllm_config, *args, **kwargs)
 
     def init_device(self) -> None:
-        cpu_mamba.install()
         super().init_device()
         sampler = self.model_runner.sampler
         self.model_runner.sampler = _RowSampler(sampler.logprobs_mode, sampler.use_fp64_gumbel)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from streams.engine.vllm_formats import kv_cache_arguments, offload_arguments, quantization_arguments
 from streams.engine.vllm_plan import planned
+from streams.errors import ModelError
 from streams.models.plan import GIB, KvType
 
 log = logging.getLogger(__name__)
@@ -217,6 +218,12 @@ def configured(
         # The server's logging is not in that process, so vLLM's own has to keep its remarks back there.
         os.environ.pop("VLLM_CONFIGURE_LOGGING", None)
         config = AsyncEngineArgs(**arguments).create_engine_config(headless=headless_from is not None)
+        if cpu and (config.model_config.is_hybrid or config.model_config.is_attention_free):
+            raise ModelError(
+                f"{options.name} has state-space layers, which vLLM's CPU build cannot run; name a GGUF file of RWKV or"
+                " Mamba, which llama.cpp runs, another model, or a machine with a GPU.",
+                param="model",
+            )
         plan = planned(config, kv_type=options.kv_cache_type, sessions=options.sessions)
         if plan is not None:
             log.info("%s", plan.sentence())

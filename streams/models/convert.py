@@ -1,4 +1,4 @@
-"""The converter's own process: ``convert.py GGUF DIRECTORY``. See :mod:`streams.models.gguf`.
+"""The converter's own process: ``convert.py SOURCE DIRECTORY``. See :mod:`streams.models.gguf`.
 
 Exits 0 when the directory is complete, else 1 with the reason as the only line on standard output.
 """
@@ -11,14 +11,17 @@ import sys
 import threading
 from pathlib import Path
 
-from streams.models import header, rope, split
+from streams.models import header, mamba, rope, split
 from streams.models.complete import complete
 
 
 def main(source: Path, into: Path) -> int:
     threading.Thread(target=_exit_with_parent, name="exit-with-parent", daemon=True).start()
     try:
-        convert(source, into)
+        if source.is_dir():
+            mamba.write(source, into)
+        else:
+            convert(source, into)
     except Exception as error:  # whatever a hostile file makes the parser raise, the parent needs a sentence
         print(_sentence(error))
         return 1

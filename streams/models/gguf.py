@@ -29,9 +29,6 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
 
     Weights keep their type, and packed ones become float16.
 
-    A conversion appears under its name complete or not at all. Processes that share ``models_dir`` take turns, and
-    remove what an interrupted one left behind.
-
     Args:
         source: the GGUF file; of a model in parts the first, with the others beside it.
         identity: what tells this file from others of the same name, and from its own earlier contents.
@@ -44,14 +41,36 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
     Raises:
         ModelError: the file is broken or of an architecture that cannot be converted, or there is no room for it.
     """
-    if source.is_file() and recurrent.architecture(source) in recurrent.RECURRENT:
-        return source
+    try:
+        if recurrent.architecture(source) in recurrent.RECURRENT:
+            return source
+        check_magic(source)
+    except OSError as error:
+        raise _failed(source, error) from error
+    return once(source, identity, models_dir, progress)
+
+
+def once(source: Path, identity: str, models_dir: Path, progress: Callable[[str], None]) -> Path:
+    """Run the converter on a file or directory, unless that was done before.
+
+    A conversion appears under its name complete or not at all. Processes that share ``models_dir`` take turns, and
+    remove what an interrupted one left behind.
+
+    Args:
+        source: what is converted.
+        identity, models_dir, progress: see :func:`convert`.
+
+    Returns:
+        The directory with what the converter wrote.
+
+    Raises:
+        ModelError: it cannot be converted.
+    """
     digest = hashlib.sha256(f"{VERSION} {identity}".encode()).hexdigest()
     target = models_dir / f"{source.stem}-{digest[:12]}"
     if target.is_dir():
         return target
     try:
-        check_magic(source)
         models_dir.mkdir(parents=True, exist_ok=True)
         with _locked(models_dir):
             for leftover in models_dir.glob(f"{PARTIAL}*"):
@@ -60,8 +79,12 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
                 progress(f"Converting {source.name}, once; this takes half a minute for a small model")
                 _convert_into(source, target)
     except OSError as error:
-        raise ModelError(f"{source} cannot be converted: {error}.", param="model") from error
+        raise _failed(source, error) from error
     return target
+
+
+def _failed(source: Path, error: OSError) -> ModelError:
+    return ModelError(f"{source} cannot be converted: {error}.", param="model")
 
 
 def check_magic(source: Path) -> None:

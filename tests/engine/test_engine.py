@@ -27,7 +27,7 @@ TOP = 5
 @pytest.fixture(params=["fast", "vllm", "recurrent"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "fast":
-        return FastEngine(context=5120, kv_capacity=4 * 5120)
+        return FastEngine(context=2560, kv_capacity=4 * 2560)
     loaded: Engine = request.getfixturevalue(f"{request.param}_engine")
     return loaded
 
@@ -82,7 +82,7 @@ async def holding(engine: Engine, tokens: Sequence[int], sizes: Sequence[int] = 
 
 async def test_facts_are_consistent(engine: Engine) -> None:
     facts = engine.facts
-    assert facts.context == 5120
+    assert facts.context == 2560
     assert facts.kv_capacity >= facts.context
     assert facts.kv_capacity % facts.block_size == 0
     assert not engine.dead
@@ -351,7 +351,7 @@ async def test_gates_hold_work_back_and_death_lets_it_fail() -> None:
 
 
 def test_a_pool_that_cannot_hold_the_context_is_refused_with_the_numbers(engine_options: EngineOptions) -> None:
-    with pytest.raises(ModelError, match=r"5120 tokens needs 0\.\d+ GiB .* hold \d+ tokens"):
+    with pytest.raises(ModelError, match=r"2560 tokens needs 0\.\d+ GiB .* hold \d+ tokens"):
         VllmEngine.load(replace(engine_options, kv_cache_bytes=32 << 20))
 
 

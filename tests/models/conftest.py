@@ -12,14 +12,15 @@ import pytest_asyncio
 
 from streams.engine import choose
 from streams.engine.vllm import EngineOptions
-from tests.models import mamba_toy, rwkv_toy, toys
+from streams.models import mamba
+from tests.models import rwkv_toy, toys
 
 SEQUENCES = 12
 RECURRENT = ("mamba", "rwkv-6")
 ON_VLLM = tuple(name for name in toys.TOYS if not name.startswith("mamba"))
 
-Says = Callable[[Sequence[int], int], tuple[list[int], float]]
-"""From a prompt and a number of tokens to the greedy answer, and how far the closest choice in it was ahead."""
+Behind = Callable[[Sequence[int], Sequence[int]], list[float]]
+"""From a prompt and an answer to how far each token of that is behind the most probable one, in logits."""
 
 
 @dataclass(slots=True)
@@ -29,14 +30,14 @@ class Served:
     Attributes:
         name: of the family.
         architecture: the class of transformers', or llama.cpp's name where there is none.
-        says: the reference.
+        behind: the reference.
         seen: what its tests found, for the table in the documentation.
     """
 
     name: str
     architecture: str
     engine: choose.LoadedEngine
-    says: Says
+    behind: Behind
     seen: dict[str, str] = field(default_factory=dict)
 
 
@@ -45,20 +46,20 @@ async def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """Exact arithmetic, and a KV cache that holds a few streams."""
     name: str = request.param
     place = tmp_path_factory.mktemp(name)
-    path, architecture, says = _made(name, place)
+    path, architecture, behind = _made(name, place)
     options = EngineOptions(model=path, name=name, context=toys.CONTEXT, max_num_seqs=SEQUENCES)
     if name in ON_VLLM:
         options = EngineOptions(model=path, name=name, dtype="float32", kv_cache_bytes=16 << 20, max_num_seqs=SEQUENCES)
     engine = await asyncio.to_thread(choose.load, options)
-    yield Served(name, architecture, engine, says)
+    yield Served(name, architecture, engine, behind)
     await engine.close()
 
 
-def _made(name: str, place: Path) -> tuple[Path, str, Says]:
-    if name == "mamba":
-        model = mamba_toy.model()
-        return mamba_toy.write(model, place / "toy.gguf"), "MambaForCausalLM", toys.reference(model)
+def _made(name: str, place: Path) -> tuple[Path, str, Behind]:
     if name == "rwkv-6":
-        return rwkv_toy.build(place / "toy.gguf"), "rwkv6", rwkv_toy.says
-    path = toys.build(name, place)
-    return path, toys.TOYS[name].model, toys.reference(toys.load(path))
+        return rwkv_toy.build(place / "toy.gguf"), "rwkv6", rwkv_toy.behind
+    path, toy = toys.build(name, place), toys.TOYS[name]
+    if name in RECURRENT:
+        file = mamba.convert(path, place / "models", print)
+        return file, toy.model, toys.reference(toys.load(path))
+    return path, toy.model, toys.reference(toys.load(path, **toy.trained))

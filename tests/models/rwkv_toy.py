@@ -189,16 +189,11 @@ class Reference:
         return (of("value") @ key) / (1 + np.exp(-(of("receptance") @ (x + past * of("lerp_r")))))
 
 
-def says(prompt: Sequence[int], count: int) -> tuple[list[int], float]:
-    """What the toy says to a prompt, never ending, and by how much the closest of its choices was ahead."""
-    reference = Reference(weights())
+def behind(prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
+    """How far each token of an answer to a prompt is behind the most probable one, in logits."""
+    reference, found = Reference(weights()), []
     logits = reference.read(prompt)
-    answer: list[int] = []
-    lead = float("inf")
-    while True:
-        second, first = np.partition(logits, -2)[-2:]
-        lead = min(lead, float(first - second))
-        answer.append(int(logits.argmax()))
-        if len(answer) == count:
-            return answer, lead
-        logits = reference.read(answer[-1:])
+    for token in answer:
+        found.append(float(logits.max() - logits[token]))
+        logits = reference.read([token])
+    return found

@@ -19,16 +19,16 @@ from tests.models.vocabulary import readings
 
 ANSWER = 8
 SLICES = (37, 64, 50)
-QUESTION = "Is it warm? Answer:"
-CLEAR = 0.01
-"""A choice closer than this, in logits, may fall either way between two exact implementations."""
+QUESTION, OTHER_QUESTION = "Is it warm? Answer:", "Rising or falling?"
+TIE = 2e-3
+"""Logits. Of two tokens that are closer than this, exact implementations may take either."""
 
 
 class Recording(CountingEngine):
     """What it was asked, and what it said.
 
     Attributes:
-        said: prompt and answer of every generation that has ended.
+        said: prompt and answer of every generation, as far as it came.
     """
 
     def __init__(self, engine: choose.LoadedEngine) -> None:
@@ -39,11 +39,11 @@ class Recording(CountingEngine):
         self, tokens: Sequence[int], sampling: Sampling, priority: Priority, rank: int = 0
     ) -> AsyncGenerator[Piece, None]:
         answer: list[int] = []
+        self.said.append((list(tokens), answer))
         async with aclosing(super().generate(tokens, sampling, priority, rank)) as pieces:
             async for piece in pieces:
                 answer += piece.token_ids
                 yield piece
-        self.said.append((list(tokens), answer))
 
 
 async def ask(served: Served, prompt: Sequence[int]) -> tuple[list[int], int]:
@@ -59,10 +59,8 @@ async def ask(served: Served, prompt: Sequence[int]) -> tuple[list[int], int]:
 
 
 def equal(served: Served, prompt: Sequence[int], answer: Sequence[int]) -> bool:
-    """Whether the answer is the reference's."""
-    expected, lead = served.says(prompt, len(answer))
-    assert lead > CLEAR, "two tokens are as likely as each other: nothing to compare"
-    return list(answer) == expected
+    """Whether every token of the answer is the reference's choice after what is before it."""
+    return max(served.behind(prompt, answer)) < TIE
 
 
 async def test_answers_are_those_of_transformers_cold_held_and_beside_each_other(served: Served) -> None:
@@ -94,7 +92,7 @@ async def test_the_main_job(served: Served, redis: Redis, tmp_path: Path) -> Non
     async with apps.serving(redis, tmp_path, engine) as client:  # type: ignore[arg-type]
         flash = {"query": QUESTION, "max_tokens": ANSWER}
         await ok(client, "POST", "/v1/sessions", {"id": "s", "flash": [flash]})
-        asked = {"prompt": QUESTION, "max_tokens": ANSWER, "temperature": 0}
+        asked = {"prompt": OTHER_QUESTION, "max_tokens": ANSWER, "temperature": 0}
         texts = set()
         for version, hour in enumerate((0, 5, 10), start=1):
             await ok(client, "POST", "/v1/sessions/s/push", {"data": readings(5, first=hour)})
@@ -102,19 +100,18 @@ async def test_the_main_job(served: Served, redis: Redis, tmp_path: Path) -> Non
             (polled,) = await apps.answered(client, "s")
             generated = await ok(client, "POST", "/v1/sessions/s/generate", asked)
             assert (polled["data_version"], generated["data_version"]) == (version, version)
-            assert polled["value"] == generated["text"]
-            texts.add(generated["text"])
-    assert len(texts) == 3
-    assert len(engine.said) >= 6
+            texts |= {polled["value"], generated["text"]}
+    assert len(engine.said) == 6
+    assert len(texts) > 3
     for prompt, answer in engine.said:
         assert equal(served, prompt, answer)
-    served.seen["job"] = f"{len(engine.said)} answers"
+    served.seen["job"] = "yes"
 
 
 def test_the_documentation_says_what_was_seen(served: Served) -> None:
     engine = type(served.engine).__name__
     row = (
-        f"| {served.name} | `{served.architecture}` | yes | yes | yes | {served.seen['reuse']} |"
+        f"| {served.name} | `{served.architecture}` | yes | {served.seen['job']} | yes | {served.seen['reuse']} |"
         f" {'vLLM' if engine == 'VllmEngine' else 'llama.cpp'} |"
     )
     print(row)

@@ -8,7 +8,7 @@ same thing then agree on every greedy token, and one that loses a token of conte
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Toy:
         words: control tokens and template.
         deviation: of the weights.
         embedding: of the embedding, where it is smaller: one that is also the head would repeat the last token.
+        trained: what the configuration says otherwise than the model was trained, for the reference to have it so.
     """
 
     config: str
@@ -75,6 +76,7 @@ class Toy:
     fields: Mapping[str, Any]
     deviation: float = 0.3
     embedding: float | None = None
+    trained: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SIZES: dict[str, Any] = {
@@ -180,6 +182,8 @@ TOYS: dict[str, Toy] = {
             "tie_word_embeddings": True,
             "logit_scale": 0.25,
         },
+        # Its sliding layers see the token itself and as many before it: vLLM has it so, transformers has one less.
+        trained={"sliding_window": WINDOW + 1},
     ),
     "starcoder2": Toy(
         "Starcoder2Config",
@@ -269,22 +273,25 @@ def _randomize(model: PreTrainedModel, deviation: float, generator: torch.Genera
             parameter.data += noise + (1.0 if name.endswith(("q_norm.weight", "k_norm.weight")) else 0.0)
 
 
-def load(path: Path) -> PreTrainedModel:
-    """A toy as transformers has it."""
-    loaded: PreTrainedModel = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+def load(path: Path, **fields: object) -> PreTrainedModel:
+    """A toy as transformers has it, and as these fields of its configuration say."""
+    loaded: PreTrainedModel = transformers.AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=torch.float32,
+        attn_implementation="eager",  # the only one that knows soft caps
+        **fields,
+    )
     return loaded.eval()
 
 
-def reference(model: PreTrainedModel) -> Callable[[Sequence[int], int], tuple[list[int], float]]:
-    """What transformers says to a prompt, never ending, and by how much the closest of its choices was ahead."""
+def reference(model: PreTrainedModel) -> Callable[[Sequence[int], Sequence[int]], list[float]]:
+    """How far each token of an answer to a prompt is behind what transformers would say there, in logits."""
 
-    def says(prompt: Sequence[int], count: int) -> tuple[list[int], float]:
-        said, lead = list(prompt), float("inf")
+    def behind(prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
         with torch.no_grad():
-            for _ in range(count):
-                best = model(torch.tensor([said])).logits[0, -1].float().topk(2)
-                lead = min(lead, float(best.values[0] - best.values[1]))
-                said.append(int(best.indices[0]))
-        return said[len(prompt) :], lead
+            logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].float()
+        chosen = logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
+        found: list[float] = (logits.max(1).values - chosen).tolist()
+        return found
 
-    return says
+    return behind
