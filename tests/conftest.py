@@ -33,6 +33,7 @@ settings.load_profile("patient")
 _LOADS_A_MODEL = {"VllmEngine", "REAL", "vllm_engine", "quick_engine", "served"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let what loads a model run one after another, in one of the processes, and the rest beside it, file by file."""
     for item in items:
