@@ -30,12 +30,15 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 
-_LOADS_A_MODEL = {"VllmEngine", "REAL", "vllm_engine", "quick_engine", "served"}
+_LOADS_A_MODEL = {"VllmEngine", "REAL", "vllm_engine", "quick_engine"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what loads a model run one after another, in one of the processes, and the rest beside it, file by file."""
+    """Let what loads a model run one after another, in one of the processes, and the rest beside it, file by file.
+
+    Toys are no burden, and run with the rest.
+    """
     for item in items:
         assert isinstance(item, pytest.Function)
         names = {*vars(item.module), *item.fixturenames}

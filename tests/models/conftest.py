@@ -47,7 +47,7 @@ async def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     name: str = request.param
     place = tmp_path_factory.mktemp(name)
     path, architecture, behind = _made(name, place)
-    options = EngineOptions(model=path, name=name, context=toys.CONTEXT, max_num_seqs=SEQUENCES)
+    options = EngineOptions(model=path, name=name, context=toys.CONTEXT, max_num_seqs=SEQUENCES, threads=1)
     if name in ON_VLLM:
         options = EngineOptions(model=path, name=name, dtype="float32", kv_cache_bytes=16 << 20, max_num_seqs=SEQUENCES)
     engine = await asyncio.to_thread(choose.load, options)

@@ -15,7 +15,7 @@ from streams.engine import choose
 from streams.engine.base import Sampling
 from streams.engine.recurrent.engine import RecurrentEngine
 from streams.engine.recurrent.model import Model
-from streams.engine.vllm import EngineOptions, VllmEngine
+from streams.engine.vllm import EngineOptions
 from streams.errors import ModelError
 from streams.models import ResolvedModel
 from streams.models.describe import describe
@@ -102,7 +102,7 @@ def test_other_models_are_left_as_they_are(tmp_path: Path) -> None:
 def test_state_spaces_that_nothing_here_runs_are_refused_in_a_sentence(tmp_path: Path) -> None:
     path = toys.build("mamba-2", tmp_path)
     with pytest.raises(ModelError, match=r"state-space layers.*CPU build.*GGUF"):
-        VllmEngine.load(EngineOptions(model=path, name="mamba-2", kv_cache_bytes=16 << 20, dtype="float32"))
+        choose.load(EngineOptions(model=path, name="mamba-2", kv_cache_bytes=16 << 20, dtype="float32"))
 
 
 def test_a_vocabulary_of_another_kind_is_refused(directory: Path, tmp_path: Path) -> None:
