@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from streams.errors import ModelError, short
+from streams.models import check
 
 
 def refuse_unsupported(model: Path) -> None:
@@ -18,18 +18,17 @@ def refuse_unsupported(model: Path) -> None:
         model: directory with ``config.json``.
 
     Raises:
-        ModelError: nothing here runs it.
+        ModelError: nothing here runs it, or it has no ``config.json``.
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read on import
     import transformers
     from vllm import ModelRegistry
 
-    file = model / "config.json"
-    named = json.loads(file.read_bytes()).get("architectures") or []
+    named = check.config(model).get("architectures") or []
     known = ModelRegistry.get_supported_archs()
     if named and not any(each in known or hasattr(transformers, str(each)) for each in named):
         raise ModelError(
-            f"{file} says that the model is a {short(named[0])}, an architecture that the engine does not run; name a "
-            "model of another one, such as Llama, Mistral, Gemma, Phi or Qwen.",
+            f"{model / 'config.json'} says that the model is a {short(named[0])}, an architecture that the engine does"
+            " not run; name a model of another one, such as Llama, Mistral, Gemma, Phi or Qwen.",
             param="model",
         )

@@ -130,12 +130,19 @@ def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
         reasoning_parser: tells where reasoning ends, for constraints to begin there.
 
     Raises:
-        ModelError: the model does not fit, or a format is not to be had here.
+        ModelError: the model does not fit, or it or a format is not to be had here.
         Exception: whatever vLLM raises when it cannot load the model.
     """
     with configured(options, reasoning_parser) as config:
+        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        if current_platform.is_cpu() and (config.model_config.is_hybrid or config.model_config.is_attention_free):
+            raise ModelError(
+                f"{options.name} has state-space layers, which vLLM's CPU build cannot run; name a GGUF file of RWKV or"
+                " Mamba, which llama.cpp runs, another model, or a machine with a GPU.",
+                param="model",
+            )
         return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
 
@@ -218,12 +225,6 @@ def configured(
         # The server's logging is not in that process, so vLLM's own has to keep its remarks back there.
         os.environ.pop("VLLM_CONFIGURE_LOGGING", None)
         config = AsyncEngineArgs(**arguments).create_engine_config(headless=headless_from is not None)
-        if cpu and (config.model_config.is_hybrid or config.model_config.is_attention_free):
-            raise ModelError(
-                f"{options.name} has state-space layers, which vLLM's CPU build cannot run; name a GGUF file of RWKV or"
-                " Mamba, which llama.cpp runs, another model, or a machine with a GPU.",
-                param="model",
-            )
         plan = planned(config, kv_type=options.kv_cache_type, sessions=options.sessions)
         if plan is not None:
             log.info("%s", plan.sentence())
