@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
@@ -55,9 +56,11 @@ class HfTokenizer:
             template.chat_template = PLAIN if chat_template is None else chat_template
         self.template = template
         self._markup = backend
-        self._plain = _without_added_tokens(backend)
+        # Once, and not with the standard library's reader: vocabularies of 33 MB would hold up the whole process.
+        state = orjson.loads(backend.to_str())
+        self._plain = _without_added_tokens(state)
         self._eos_id: int = template.eos_token_id
-        self._bytes_of = _bytes_of_pieces(backend)
+        self._bytes_of = _bytes_of_pieces(state)
         self.end_ids = frozenset({*generation_eos, self._eos_id})
         self.hidden_ids = frozenset(template.all_special_ids)
         self._reserved = frozenset(inspect.signature(template.apply_chat_template).parameters) - {"kwargs"}
@@ -194,18 +197,15 @@ def _encode(backend: Backend, text: str) -> Encoding:
         raise InvalidInput("The text is not valid Unicode: it has half of a surrogate pair.") from exc
 
 
-def _without_added_tokens(backend: Backend) -> Backend:
-    state = json.loads(backend.to_str())
+def _without_added_tokens(state: Mapping[str, Any]) -> Backend:
     # The post-processor only ever adds control tokens, and refuses to load without them.
-    state |= {"added_tokens": [], "post_processor": None}
-    plain = Backend.from_str(json.dumps(state))
+    plain = Backend.from_str(orjson.dumps({**state, "added_tokens": [], "post_processor": None}).decode())
     plain.encode_special_tokens = True
     return plain
 
 
-def _bytes_of_pieces(backend: Backend) -> Callable[[str], bytes]:
+def _bytes_of_pieces(state: Mapping[str, Any]) -> Callable[[str], bytes]:
     """How the pieces of this vocabulary spell bytes."""
-    state = json.loads(backend.to_str())
     kinds = set(_kinds(state["decoder"])) | set(_kinds(state["pre_tokenizer"]))
     if "ByteLevel" in kinds:
         table = {char: byte for byte, char in _byte_alphabet()}
