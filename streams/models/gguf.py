@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,12 @@ def convert(source: Path, identity: str, models_dir: Path, progress: Callable[[s
     except OSError as error:
         raise _failed(source, error) from error
     return once(source, identity, models_dir, progress)
+
+
+def identity(files: Iterable[Path]) -> str:
+    """What tells these files from others, and from their own earlier contents."""
+    found = (file.resolve() for file in files)
+    return " ".join(f"{file} {(stat := file.stat()).st_size} {stat.st_mtime_ns}" for file in found)
 
 
 def once(source: Path, identity: str, models_dir: Path, progress: Callable[[str], None]) -> Path:

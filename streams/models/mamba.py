@@ -41,12 +41,8 @@ def convert(directory: Path, models_dir: Path, progress: Callable[[str], None]) 
     Raises:
         ModelError: it cannot be converted.
     """
-    files = sorted(file for pattern in ("*.safetensors", "*.json") for file in directory.glob(pattern))
-    identity = " ".join(
-        f"{source} {(stat := source.stat()).st_size} {stat.st_mtime_ns}"
-        for source in (file.resolve() for file in files)
-    )
-    return gguf.once(directory, identity, models_dir, progress) / _FILE
+    files = [file for pattern in ("*.safetensors", "*.json") for file in sorted(directory.glob(pattern))]
+    return gguf.once(directory, gguf.identity(files), models_dir, progress) / _FILE
 
 
 def write(directory: Path, into: Path) -> None:

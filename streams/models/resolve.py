@@ -79,10 +79,7 @@ def _local(found: Local, kept: _Kept) -> ResolvedModel:
         check.directory(found.directory)
         return ResolvedModel(found.name, found.directory)
     first = found.directory / found.weights.first(str(found.directory))
-    identity = " ".join(
-        f"{source} {(stat := source.stat()).st_size} {stat.st_mtime_ns}"
-        for source in ((found.directory / each).resolve() for each in found.weights.files)
-    )
+    identity = gguf.identity(found.directory / each for each in found.weights.files)
     converted = gguf.convert(first, identity, kept.converted, kept.progress)
     return ResolvedModel(found.name, converted, found.weights.level)
 
