@@ -52,7 +52,7 @@ fi
 # A .venv does not survive a move or a change of engine; anything else can be brought up to date in place.
 gpu="${ASKAHEAD_GPU:-0}"
 place="$PWD gpu=$gpu"
-wanted="$place $(cat pyproject.toml scripts/setup.sh | sha256sum)"
+wanted="$place $(cat pyproject.toml scripts/setup.sh streams/engine/*.c | sha256sum)"
 found="$(cat "$stamp" 2>/dev/null || true)"
 if [[ $found == "$wanted" ]] && "$python" -c '' 2>/dev/null; then
   step ".venv is up to date"

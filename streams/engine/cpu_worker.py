@@ -17,6 +17,8 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from streams.engine.narrow import narrow_weights
+
 
 class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
     """Gives each request of a batch the log-probabilities it asked for itself.
@@ -67,6 +69,10 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         if parallel.world_size == 1 and parallel.data_parallel_rank_local is not None:
             _keep_to_share(parallel.data_parallel_rank_local)
         super().__init__(vllm_config, *args, **kwargs)
+
+    def load_model(self, **options: Any) -> None:
+        with narrow_weights():
+            super().load_model(**options)
 
     def init_device(self) -> None:
         super().init_device()

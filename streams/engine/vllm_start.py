@@ -163,6 +163,7 @@ def configured(
     """
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read on import
     from vllm import AsyncEngineArgs
+    from vllm.config import KVTransferConfig
     from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
     from vllm.platforms import current_platform
 
@@ -204,6 +205,12 @@ def configured(
             "max_num_batched_tokens": options.max_num_batched_tokens or max(_CPU_BATCH_TOKENS, options.max_num_seqs),
             "enforce_eager": True,
             "worker_cls": "streams.engine.cpu_worker.Worker",
+            "kv_transfer_config": KVTransferConfig(
+                kv_connector="TailConnector",
+                kv_connector_module_path="streams.engine.vllm_tail",
+                # Copies are made in the worker between two steps: nothing has to be kept for them, as for a consumer's.
+                kv_role="kv_producer",
+            ),
         }
         environment |= {
             # Lets the model run in the engine's process itself: a worker apart busy-waits a second after every step.
