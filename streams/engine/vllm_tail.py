@@ -78,9 +78,14 @@ class TailConnector(KVConnectorBase_V1, SupportsHMA):  # type: ignore[misc]  # v
             if before and held.block_hashes[before - 1] != request.block_hashes[before - 1]:
                 continue
             length = _shared(held.all_token_ids[start : min(start + block, held.num_computed_tokens)], wanted)
-            if length > most:
+            if length > most and self._has(held, before):
                 most, self._source, self._at = length, held.request_id, before
         return most, False
+
+    def _has(self, held: Request, at: int) -> bool:
+        """Whether all groups have the block at this place still: a sliding window gives back what has left it."""
+        null = self._kv_cache_manager.block_pool.null_block.block_id
+        return all(blocks[at] != null for blocks in self._kv_cache_manager.get_block_ids(held.request_id))
 
     def update_state_after_alloc(self, request: Request, blocks: KVCacheBlocks, num_external_tokens: int) -> None:
         if not num_external_tokens:
