@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from streams.engine.base import Tokenizer
 from streams.entries import BuiltIn, EntryType
@@ -14,9 +15,11 @@ from streams.ingest import Entry
 Item = str | Mapping[str, object]
 
 # This much text takes about as long as the event loop may be held up: a millisecond or two.
-_INLINE_BYTES = 16 * 1024
-# An object of a built-in type takes about as long to check and to render. Others may take any time.
-_OBJECT_BYTES = 1024
+_INLINE_BYTES = 2 * 1024
+# An object of a built-in type takes about as long to check, to render and to tokenize. Others may take any time.
+_OBJECT_BYTES = 128
+# This much is tokenized at once. The tokenizer returns many times the memory, and threads share what there is to do.
+_BATCH_BYTES = 64 * 1024
 
 
 class Intake:
@@ -50,11 +53,14 @@ class Intake:
     def _entries(self, type: EntryType | None, items: Sequence[Item]) -> list[Entry]:
         now = time.time()
         several = len(items) > 1
+        drafts = [self._draft(type, item, f"data.{number}" if several else "data") for number, item in enumerate(items)]
         return [
-            self._entry(type, item, f"data.{number}" if several else "data", now) for number, item in enumerate(items)
+            Entry(tuple(ids), draft.size, now, draft.record)
+            for batch in _batches(drafts)
+            for draft, ids in zip(batch, self._tokenizer.encode_all([draft.text for draft in batch]), strict=True)
         ]
 
-    def _entry(self, type: EntryType | None, item: Item, param: str, now: float) -> Entry:
+    def _draft(self, type: EntryType | None, item: Item, param: str) -> _Draft:
         record: object = None
         if isinstance(item, str):
             line = item
@@ -70,4 +76,26 @@ class Intake:
             raise InvalidInput(
                 f"{param}: an entry has {size} bytes, the limit is {self._limit}; split it into several", param=param
             )
-        return Entry(tuple(self._tokenizer.encode(f"{line}\n")), size, now, record)
+        return _Draft(f"{line}\n", size, record)
+
+
+class _Draft(NamedTuple):
+    """An entry that is not tokenized yet: its line, the size of that without the separator, and its record."""
+
+    text: str
+    size: int
+    record: object
+
+
+def _batches(drafts: Sequence[_Draft]) -> Iterator[list[_Draft]]:
+    """Cut into runs of about :data:`_BATCH_BYTES`."""
+    batch: list[_Draft] = []
+    size = 0
+    for draft in drafts:
+        batch.append(draft)
+        size += draft.size
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
