@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from functools import partial
 
 from streams.engine.base import Tokenizer
 from streams.entries import BuiltIn, EntryType
@@ -18,7 +18,8 @@ Item = str | Mapping[str, object]
 _INLINE_BYTES = 2 * 1024
 # An object of a built-in type takes about as long to check, to render and to tokenize. Others may take any time.
 _OBJECT_BYTES = 128
-# This much is tokenized at once. The tokenizer returns many times the memory, and threads share what there is to do.
+# This much is taken at once, so that a large push does not keep small ones from the threads, and since a tokenizer
+# returns many times the memory.
 _BATCH_BYTES = 64 * 1024
 
 
@@ -45,22 +46,21 @@ class Intake:
             InvalidInput: one is too large, or not of the type; ``param`` says which.
         """
         per_object = _OBJECT_BYTES if isinstance(type, BuiltIn) else _INLINE_BYTES + 1
-        size = sum(len(item) if isinstance(item, str) else per_object for item in items)
-        if size <= _INLINE_BYTES:
-            return self._entries(type, items)
-        return await asyncio.to_thread(self._entries, type, items)
+        sizes = [len(item) if isinstance(item, str) else per_object for item in items]
+        make = partial(self._entries, type, items, time.time())
+        if sum(sizes) <= _INLINE_BYTES:
+            return make(range(len(items)))
+        return [entry for batch in _batches(sizes) for entry in await asyncio.to_thread(make, batch)]
 
-    def _entries(self, type: EntryType | None, items: Sequence[Item]) -> list[Entry]:
-        now = time.time()
-        several = len(items) > 1
-        drafts = [self._draft(type, item, f"data.{number}" if several else "data") for number, item in enumerate(items)]
+    def _entries(self, type: EntryType | None, items: Sequence[Item], now: float, batch: range) -> list[Entry]:
+        drafts = [self._draft(type, items[number], "data" if len(items) == 1 else f"data.{number}") for number in batch]
+        encoded = self._tokenizer.encode_all([f"{line}\n" for line, _, _ in drafts])
         return [
-            Entry(tuple(ids), draft.size, now, draft.record)
-            for batch in _batches(drafts)
-            for draft, ids in zip(batch, self._tokenizer.encode_all([draft.text for draft in batch]), strict=True)
+            Entry(tuple(tokens), size, now, record) for tokens, (_, size, record) in zip(encoded, drafts, strict=True)
         ]
 
-    def _draft(self, type: EntryType | None, item: Item, param: str) -> _Draft:
+    def _draft(self, type: EntryType | None, item: Item, param: str) -> tuple[str, int, object]:
+        """An entry's line, the size of that in bytes, and its record."""
         record: object = None
         if isinstance(item, str):
             line = item
@@ -76,26 +76,14 @@ class Intake:
             raise InvalidInput(
                 f"{param}: an entry has {size} bytes, the limit is {self._limit}; split it into several", param=param
             )
-        return _Draft(f"{line}\n", size, record)
+        return line, size, record
 
 
-class _Draft(NamedTuple):
-    """An entry that is not tokenized yet: its line, the size of that without the separator, and its record."""
-
-    text: str
-    size: int
-    record: object
-
-
-def _batches(drafts: Sequence[_Draft]) -> Iterator[list[_Draft]]:
-    """Cut into runs of about :data:`_BATCH_BYTES`."""
-    batch: list[_Draft] = []
-    size = 0
-    for draft in drafts:
-        batch.append(draft)
-        size += draft.size
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _batches(sizes: Sequence[int]) -> Iterator[range]:
+    """Runs of items that have about :data:`_BATCH_BYTES` together."""
+    first = taken = 0
+    for number, size in enumerate(sizes, 1):
+        taken += size
+        if taken >= _BATCH_BYTES or number == len(sizes):
+            yield range(first, number)
+            first, taken = number, 0
