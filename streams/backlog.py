@@ -36,7 +36,7 @@ class Backlog:
     @property
     def size(self) -> int:
         """Their size in bytes of text."""
-        return self.queue.size + sum(entry.size for batch in self._batches for entry in batch.entries)
+        return self.queue.size + sum(batch.size for batch in self._batches)
 
     @property
     def tokens(self) -> int:

@@ -25,6 +25,7 @@ class Budget(Generic[Owner]):
 
     Attributes:
         limit: what owners may take of the pool together.
+        longest: tokens of the longest sequence that an owner could hold alone.
         granted: what they take of it now.
     """
 
@@ -33,13 +34,9 @@ class Budget(Generic[Owner]):
         self._footprint = footprint
         free = capacity - footprint.blocks(reserve) * footprint.block_size
         self.limit = max(0, free) // footprint.block_size * footprint.block_size
+        self.longest = footprint.tokens(self.limit // footprint.block_size)
         self._granted: dict[Owner, int] = {}
         self.granted = 0
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence that an owner could hold alone."""
-        return self._footprint.tokens(self.limit // self._footprint.block_size)
 
     def of(self, owner: Owner) -> int:
         """What ``owner`` may hold, in tokens."""

@@ -32,10 +32,19 @@ class Batch:
     Attributes:
         entries: in order of arrival.
         last: sequence number of the newest entry (the first entry ever pushed is number 1).
+        size: bytes of their text.
+        tokens: their length.
     """
 
     entries: tuple[Entry, ...]
     last: int
+    size: int = field(init=False, compare=False)
+    tokens: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Every push asks, and there may be thousands.
+        object.__setattr__(self, "size", sum(entry.size for entry in self.entries))
+        object.__setattr__(self, "tokens", sum(len(entry.tokens) for entry in self.entries))
 
     @property
     def first(self) -> int:
@@ -44,7 +53,7 @@ class Batch:
 
     def __len__(self) -> int:
         """Its length in tokens."""
-        return sum(len(entry.tokens) for entry in self.entries)
+        return self.tokens
 
     def followed_by(self, other: Batch | None) -> Batch:
         """This batch and the one that was accepted after it, as one."""

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
@@ -210,6 +211,37 @@ class Journal:
         if self._held + size > self._limit:
             raise away(" and what waits for it has reached its bound; try again shortly")
 
+    def hand_in(
+        self,
+        session_id: str,
+        commands: Sequence[Command],
+        applied: Callable[[int], None] = lambda _: None,
+        *,
+        timeout: float | None = WRITE_SECONDS,
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Have records written behind everything that was handed in before. Returns what waits until they are.
+
+        Args:
+            session_id: whose they are.
+            commands: the commands.
+            applied: called once they are written, even if nobody waits any more, before anything that was handed in
+                later; with the number of the newest record.
+            timeout: seconds from now that are waited at most.
+
+        Raises:
+            Unavailable: the session is not this server's. What waits raises the same, and where they were not written
+                in time; where it cannot be told whether they will be, the message says so.
+        """
+        lane = self._lanes.get(session_id)
+        if lane is None:
+            raise self.moved(session_id)
+        loop = asyncio.get_running_loop()
+        write = _Write(commands, _size(commands), applied, loop.create_future())
+        lane.waiting[write] = write
+        self._held += write.size
+        self._wake()
+        return partial(self._written, lane, write, None if timeout is None else loop.time() + timeout)
+
     async def write(
         self,
         session_id: str,
@@ -220,27 +252,14 @@ class Journal:
     ) -> None:
         """Write records, and wait until they are. Without commands: until everything handed in before is.
 
-        Args:
-            session_id: whose they are.
-            commands: the commands.
-            applied: called once they are written, even if nobody waits any more, before anything that was handed in
-                later; with the number of the newest record.
-            timeout: seconds to wait at most.
-
-        Raises:
-            Unavailable: they were not written in time, or the session is not this server's. Where it cannot be told
-                whether they will be, the message says so.
+        Arguments and errors as of :meth:`hand_in`.
         """
-        lane = self._lanes.get(session_id)
-        if lane is None:
-            raise self.moved(session_id)
-        write = _Write(commands, _size(commands), applied, asyncio.get_running_loop().create_future())
-        lane.waiting[write] = write
-        self._held += write.size
-        self._wake()
+        await self.hand_in(session_id, commands, applied, timeout=timeout)()
+
+    async def _written(self, lane: _Lane, write: _Write, until: float | None) -> None:
         assert write.written is not None  # noqa: S101
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(until):
                 await asyncio.shield(write.written)
         except TimeoutError:
             if lane.waiting.pop(write, None) is not None:

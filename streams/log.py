@@ -6,7 +6,7 @@ records outgrow the snapshot there is a new one, and they are trimmed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -84,14 +84,22 @@ class Log(Protocol):
             Unavailable: it cannot be written.
         """
 
+    def hand_in(
+        self, session: Session, record: Record, apply: Callable[[], object], *, timeout: float | None = None
+    ) -> Callable[[], Awaitable[None]]:
+        """Have a record written behind those that were handed in before, and then applied. Returns what waits for that.
+
+        It is applied even if nobody waits.
+
+        Raises:
+            Unavailable: the session is another server's. What waits raises the same, and where it was not written
+                within ``timeout`` seconds from now.
+        """
+
     async def write(
         self, session: Session, record: Record, apply: Callable[[], object], *, timeout: float | None = None
     ) -> None:
-        """Write a record, then ``apply`` it, then return; it is applied even if nobody waits any more.
-
-        Raises:
-            Unavailable: it was not written within ``timeout`` seconds.
-        """
+        """Write a record, then ``apply`` it, then return; otherwise as :meth:`hand_in`."""
 
     def changing(self, session: Session, timeout: float | None = None) -> AbstractAsyncContextManager[None]:
         """Have the timeline to change it, once it is known of every record before whether it is written.
@@ -158,9 +166,9 @@ class RedisLog:
         self.fences.pop(session_id, None)
         self._lengths.pop(session_id, None)
 
-    async def write(
+    def hand_in(
         self, session: Session, record: Record, apply: Callable[[], object], *, timeout: float | None = None
-    ) -> None:
+    ) -> Callable[[], Awaitable[None]]:
         length = self._length(session)
         packed = length.codec.pack(record)
         if isinstance(record, Pushed):
@@ -172,7 +180,12 @@ class RedisLog:
             if length.size > length.limit:
                 self._compact(session, length, number)
 
-        await self._journal.write(session.id, [("LOG", keys.log(session.id), packed)], applied, timeout=timeout)
+        return self._journal.hand_in(session.id, [("LOG", keys.log(session.id), packed)], applied, timeout=timeout)
+
+    async def write(
+        self, session: Session, record: Record, apply: Callable[[], object], *, timeout: float | None = None
+    ) -> None:
+        await self.hand_in(session, record, apply, timeout=timeout)()
 
     def _compact(self, session: Session, length: _Length, number: int) -> None:
         packed = length.codec.pack_state(captured(session, number))

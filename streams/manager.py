@@ -8,7 +8,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,21 +22,22 @@ from streams.errors import (
     Unavailable,
 )
 from streams.holding import Holding
-from streams.ingest import Entry, IngestQueue
+from streams.ingest import IngestQueue
 from streams.intake import Intake, Item
-from streams.journal import UNSURE, WRITE_SECONDS
+from streams.journal import WRITE_SECONDS
 from streams.leases import exists
 from streams.listening import Listener, Listeners
 from streams.log import Log, Options
 from streams.pacer import Pacer, SlicePolicy
+from streams.pushing import Push, PushAck
 from streams.questions import Questions
 from streams.ranks import RankBudgets
 from streams.reading import Reading
-from streams.records import Dropped, Froze, Pushed
+from streams.records import Froze
 from streams.recovery import Stored, rebuild
 from streams.residency import Resident
 from streams.room import Room
-from streams.session import PushAck, Session, gone
+from streams.session import Session, gone
 from streams.sliding import Sliding
 from streams.template import Template
 from streams.waiting import uninterrupted
@@ -399,7 +399,14 @@ class Manager:
     # Ingest
 
     async def push(self, session: Session, items: Sequence[Item]) -> PushAck:
-        """Accept entries for reading. Returns at once; never blocks on the engine.
+        """Accept entries for reading: hand them in, and wait until they are acknowledged; never for the engine.
+
+        Arguments and errors as of :meth:`hand_in` and :meth:`~streams.pushing.Push.acknowledged`.
+        """
+        return await (await self.hand_in(session, items)).acknowledged()
+
+    async def hand_in(self, session: Session, items: Sequence[Item]) -> Push:
+        """Have entries accepted for reading, behind those that were handed in before.
 
         Args:
             session: where to.
@@ -411,6 +418,7 @@ class Manager:
             InvalidInput: an entry is too large, or not of the session's type.
             ContextLengthExceeded: the stream would outgrow the model's context, or the KV cache.
             EngineUnavailable: the stream cannot be read any more.
+            Unavailable: see :class:`~streams.pushing.Push`.
         """
         self._check_reads(session)
         entries = await self._intake.entries(session.type, items)
@@ -423,41 +431,7 @@ class Manager:
             self.room.check_entry(session.window, session.frozen_end, max(tokens))
         self._holdings[session.rank].check(growth, "data")
         session.touch()
-        dropped = await self._accept(session, tuple(entries), sum(tokens))
-        return PushAck(
-            pushed=len(entries),
-            tokens=sum(tokens),
-            dropped=dropped,
-            pending=session.pending,
-            pending_bytes=session.backlog.size,
-            total_pushed=session.queue.total_pushed,
-            total_dropped=session.queue.total_dropped,
-            data_version=session.version,
-        )
-
-    async def _accept(self, session: Session, entries: tuple[Entry, ...], tokens: int) -> int:
-        """Queue entries once they are written; returns how many others found no room any more."""
-        first, dropped = 0, 0
-
-        def accept() -> None:
-            nonlocal first, dropped
-            session.backlog.arriving -= tokens
-            first = session.queue.first
-            dropped = session.queue.offer(entries)
-            session.wake()
-
-        session.backlog.arriving += tokens
-        try:
-            await self._log.write(session, Pushed(entries), accept, timeout=WRITE_SECONDS)
-        except Unavailable as error:
-            if error.code != UNSURE:
-                session.backlog.arriving -= tokens
-            raise
-        if dropped:
-            # What was pushed is stored: it must not be refused because this is not.
-            with suppress(Unavailable):
-                await self._log.write(session, Dropped(first, first + dropped - 1), lambda: None, timeout=WRITE_SECONDS)
-        return dropped
+        return Push(self._log, session, tuple(entries))
 
     async def freeze(self, session: Session) -> int:
         """Protect what the stream has so far from its window. Returns the end of that, in tokens.

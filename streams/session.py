@@ -429,21 +429,3 @@ def gone(session_id: str) -> NotFound:
         code="session_not_found",
         param="session_id",
     )
-
-
-@dataclass(frozen=True, slots=True)
-class PushAck:
-    """What a push is answered with; see :class:`Session` and :class:`~streams.ingest.IngestQueue`.
-
-    Attributes:
-        tokens: length of what was pushed.
-    """
-
-    pushed: int
-    tokens: int
-    dropped: int
-    pending: int
-    pending_bytes: int
-    total_pushed: int
-    total_dropped: int
-    data_version: int

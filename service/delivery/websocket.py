@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from http import HTTPStatus
 from typing import Generic, TypeVar
 
@@ -27,6 +28,7 @@ from service.keys import CLIENT, METRICS, SETTINGS
 from service.peers import PEERS
 from streams.errors import AskaheadError, InvalidInput
 from streams.intake import Item
+from streams.pushing import Push
 
 log = logging.getLogger(__name__)
 
@@ -39,18 +41,22 @@ _GOING_AWAY = 1001
 _TRY_AGAIN = 1013
 # How long a client has to answer a close frame.
 _CLOSE_SECONDS = 1.0
+# Messages of one client whose replies may be outstanding: what comes is taken apart while what came is written.
+_AHEAD = 16
 # The feed's end, the client's, a client that does not read, and a store that does not answer.
 _ENDINGS = (SubscriptionEnded, ConnectionError, TimeoutError, RedisError)
 
 M = TypeVar("M", bound=SocketMessage)
 
+_Reply = Event | Callable[[], Awaitable[Event]]
+
 
 class Socket(Generic[M]):
     """One client.
 
-    The handler reads; a task of its own writes, so that a client that does not read cannot hold up its own pushes.
-    Replies and events leave through one queue: an acknowledgement, queued before its data is read by the model, always
-    precedes what that data causes.
+    One task reads, one waits for what is read to be written to the log, and one sends, so that a client that does not
+    read cannot hold up its own pushes. Replies come in the order of the messages. Replies and events leave through one
+    queue: an acknowledgement, queued before its data is read by the model, always precedes what that data causes.
 
     Args:
         request: asks for the upgrade.
@@ -69,6 +75,8 @@ class Socket(Generic[M]):
         self._target = target
         self._heartbeat = settings.heartbeat_seconds
         self._patience = settings.ws_read_timeout_seconds
+        self._replies: asyncio.Queue[_Reply] = asyncio.Queue(_AHEAD)
+        self._pushed_to = ""
         self._ws = web.WebSocketResponse(
             protocols=(_MSGPACK,),
             # The limit is the largest frame that passes; the library refuses frames that reach its own.
@@ -84,12 +92,14 @@ class Socket(Generic[M]):
         await self._ws.prepare(self._request)
         writer = asyncio.create_task(self._write(), name="socket-writer")
         reader = asyncio.create_task(self._read(writer), name="socket-reader")
+        replier = asyncio.create_task(self._reply(), name="socket-replier")
+        tasks = (writer, reader, replier)
         try:
-            await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (writer, reader):
+            for task in tasks:
                 task.cancel()
-            results = await asyncio.gather(writer, reader, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
             closing = b""
             for result in results:
                 if isinstance(result, SubscriptionEnded) and tell_lost(self._request, result.reason):
@@ -157,6 +167,7 @@ class Socket(Generic[M]):
             frame = await self._ws.receive()
             if frame.type not in _MESSAGES:
                 return
+            reply: _Reply = Event("pong", {})
             session_id = ""
             try:
                 self._client.spend()
@@ -171,33 +182,55 @@ class Socket(Generic[M]):
                 session_id = self._target(message)
                 if message.type == "close":
                     # What is queued is still sent.
+                    await self._replies.join()
                     self._feed.queue.end("closed")
                     await asyncio.wait((writer,), timeout=self._patience)
                     return
-                if message.type == "ping":
-                    self._feed.queue.offer(Event("pong", {}))
-                else:
-                    await self._push(session_id, message.items)
+                if message.type == "push":
+                    reply = await self._push(session_id, message.items)
             except AskaheadError as error:
-                status, _, _ = error_body(error, self._request.path)
-                self._feed.queue.offer(Event("error", {"message": error.message, "code": status}, session_id))
+                reply = self._refused(session_id, error)
+            await self._replies.put(reply)
+            # Neither of the two waits while frames and room are there, and others want their turn.
+            await asyncio.sleep(0)
 
-    async def _push(self, session_id: str, items: Sequence[Item]) -> None:
+    async def _reply(self) -> None:
+        while True:
+            reply = await self._replies.get()
+            self._feed.queue.offer(reply if isinstance(reply, Event) else await reply())
+            self._replies.task_done()
+
+    async def _push(self, session_id: str, items: Sequence[Item]) -> _Reply:
+        """Hand in what is pushed, to the session's owner. Raises as :meth:`streams.manager.Manager.hand_in`."""
+        if session_id != self._pushed_to:
+            # This one may be written earlier: what it causes must not be told before it is acknowledged.
+            await self._replies.join()
+            self._pushed_to = session_id
         started = time.monotonic()
         request = self._request
         owner = await request.app[PEERS].owner(visible_id(request, session_id))
         if owner is None:
             sessions = visible(request)
-            ack = asdict(await sessions.manager.push(sessions.get(session_id), items))
-        else:
-            status, ack = await request.app[PEERS].push(owner, session_id, items, request.headers)
-            if status != HTTPStatus.OK:
-                refused = {"message": ack["error"]["message"], "code": status}
-                self._feed.queue.offer(Event("error", refused, session_id))
-                return
+            push = await sessions.manager.hand_in(sessions.get(session_id), items)
+            return partial(self._acknowledged, session_id, push, started)
+        status, answer = await request.app[PEERS].push(owner, session_id, items, request.headers)
+        if status != HTTPStatus.OK:
+            return Event("error", {"message": answer["error"]["message"], "code": status}, session_id)
+        return self._ack(session_id, answer, started)
+
+    async def _acknowledged(self, session_id: str, push: Push, started: float) -> Event:
+        try:
+            return self._ack(session_id, asdict(await push.acknowledged()), started)
+        except AskaheadError as error:
+            return self._refused(session_id, error)
+
+    def _ack(self, session_id: str, ack: Mapping[str, object], started: float) -> Event:
         self._metrics.push_ack.observe(time.monotonic() - started)
-        data = {name: ack[name] for name in _ACKNOWLEDGED}
-        self._feed.queue.offer(Event("push_ack", data, session_id))
+        return Event("push_ack", {name: ack[name] for name in _ACKNOWLEDGED}, session_id)
+
+    def _refused(self, session_id: str, error: AskaheadError) -> Event:
+        status, _, _ = error_body(error, self._request.path)
+        return Event("error", {"message": error.message, "code": status}, session_id)
 
 
 async def serve_socket(

@@ -141,6 +141,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Tokenize untrusted text: no control token can come out, whatever the text says."""
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize each of several untrusted texts, as :meth:`encode` does, in less time."""
+
     def encode_markup(self, text: str) -> list[int]:
         """Tokenize a piece of the chat template, control tokens included."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,16 @@ class HfTokenizer:
         Raises:
             InvalidInput: the text is not valid Unicode.
         """
-        encoding = _encode(self._plain, text)
-        if self.control_ids.isdisjoint(encoding.ids):
-            ids: list[int] = encoding.ids
-            return ids
-        return self._encode_in_parts(text)
+        return self._uncontrolled(text, _encode(self._plain, text).ids)
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """See :meth:`streams.engine.base.Tokenizer.encode_all`; raises as :meth:`encode`."""
+        with _unicode():
+            encodings = self._plain.encode_batch_fast(texts, add_special_tokens=False)
+        return [self._uncontrolled(text, encoding.ids) for text, encoding in zip(texts, encodings, strict=True)]
+
+    def _uncontrolled(self, text: str, ids: list[int]) -> list[int]:
+        return ids if self.control_ids.isdisjoint(ids) else self._encode_in_parts(text)
 
     def _encode_in_parts(self, text: str) -> list[int]:
         """Cut the surface of every control token in two until none is left.
@@ -191,8 +197,14 @@ class HfTokenizer:
 
 
 def _encode(backend: Backend, text: str) -> Encoding:
-    try:
+    with _unicode():
         return backend.encode(text, add_special_tokens=False)
+
+
+@contextmanager
+def _unicode() -> Iterator[None]:
+    try:
+        yield
     except (TypeError, UnicodeEncodeError) as exc:
         raise InvalidInput("The text is not valid Unicode: it has half of a surrogate pair.") from exc
 

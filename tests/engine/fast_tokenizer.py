@@ -36,6 +36,9 @@ class FastTokenizer:
         except UnicodeEncodeError as exc:
             raise InvalidInput("The text is not valid Unicode: it has half of a surrogate pair.") from exc
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
     def encode_markup(self, text: str) -> list[int]:
         ids: list[int] = []
         while text:

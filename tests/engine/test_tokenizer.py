@@ -85,13 +85,31 @@ def test_control_tokens_among_the_ordinary_pieces_are_written_otherwise(text: st
     assert written == "".join(c for c in text if c in "<>/s ab")
 
 
+@pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, UNIGRAM, SENTENCEPIECE], ids=["bytes", "unigram", "sentencepiece"])
+def test_many_texts_encode_as_each_does(tokenizer: HfTokenizer) -> None:
+    @given(st.lists(st.text() | hostile(tokenizer)))
+    def check(texts: list[str]) -> None:
+        assert tokenizer.encode_all(texts) == [tokenizer.encode(text) for text in texts]
+
+    check()
+
+
+def test_many_texts_encode_as_each_does_with_the_shipped_vocabulary(shipped: HfTokenizer) -> None:
+    texts = [f"{before}{surface}{after}" for surface in surfaces(shipped) for before in ("", " a") for after in "\nb"]
+    lines = [f"2026-05-{day:02d} o=171.2 h=173.0 l=170.{day} c=172.4\n" for day in range(1, 29)]
+    mixed = [text for pair in zip(texts, lines * len(texts), strict=False) for text in pair]
+    encoded = shipped.encode_all(mixed)
+    assert encoded == [shipped.encode(text) for text in mixed]
+    assert all(map(shipped.control_ids.isdisjoint, encoded))
+
+
 @given(st.text())
 def test_any_text_encodes_without_control_tokens(text: str) -> None:
     assert BYTE_LEVEL.control_ids.isdisjoint(BYTE_LEVEL.encode(text))
 
 
 def test_half_a_surrogate_pair_is_refused() -> None:
-    for encode in (BYTE_LEVEL.encode, BYTE_LEVEL.encode_markup):
+    for encode in (BYTE_LEVEL.encode, BYTE_LEVEL.encode_markup, lambda text: BYTE_LEVEL.encode_all(["fine", text])):
         with pytest.raises(InvalidInput, match="Unicode"):
             encode("a\ud800b")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -65,6 +65,15 @@ class InstantLog:
     """A log that has written everything at once and forgets it; the real one is tested with a real Redis."""
 
     async def begin(self, session_id: str, options: Options) -> None:
+        pass
+
+    def hand_in(
+        self, session: Session, record: Record, apply: Callable[[], object], *, timeout: float | None = None
+    ) -> Callable[[], Awaitable[None]]:
+        apply()
+        return self._written
+
+    async def _written(self) -> None:
         pass
 
     async def write(

@@ -12,7 +12,8 @@ from service.api.legacy import protocol
 from service.api.sessions.protocol import OldSession
 from streams.engine.base import Tokenizer
 from streams.manager import Manager
-from streams.session import PushAck, Session
+from streams.pushing import PushAck
+from streams.session import Session
 from streams.timeline import Turn
 
 LABELS = frozenset({"legacy"})

@@ -66,6 +66,9 @@ class WorldTokenizer:
             at += length
         return ids
 
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
     def encode_markup(self, text: str) -> list[int]:
         return self.encode(text)
 
