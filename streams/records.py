@@ -6,6 +6,7 @@ read back after a restart. Tokens are kept as they are, so that nothing is token
 
 from __future__ import annotations
 
+import itertools
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
@@ -228,17 +229,31 @@ class Codec:
         )
 
     def _entries(self, entries: Sequence[Entry]) -> list[Any]:
-        return [
-            [_tokens(entry.tokens), entry.size, entry.at]
-            if entry.record is None or self._type is None
-            else [_tokens(entry.tokens), entry.size, entry.at, self._type.pack(entry.record)]
-            for entry in entries
-        ]
+        # By columns, which takes a fraction of the time of one by one: there may be thousands.
+        tokens = array("I")
+        for entry in entries:
+            tokens.extend(entry.tokens)
+        lengths = array("I", [len(entry.tokens) for entry in entries])
+        sizes = array("I", [entry.size for entry in entries])
+        times = array("d", [entry.at for entry in entries])
+        return [_bytes(tokens), _bytes(lengths), _bytes(sizes), _bytes(times), self._records(entries)]
 
-    def _read_entries(self, values: Sequence[Any]) -> tuple[Entry, ...]:
+    def _records(self, entries: Sequence[Entry]) -> list[dict[str, Any] | None] | None:
+        type = self._type
+        if type is None:
+            return None
+        return [None if entry.record is None else type.pack(entry.record) for entry in entries]
+
+    def _read_entries(self, columns: Sequence[Any]) -> tuple[Entry, ...]:
+        *packed, records = columns
+        tokens, lengths, sizes, times = map(_array, "IIId", packed)
+        if sum(lengths) != len(tokens):
+            raise ValueError("entries are not as long together as their tokens are many")
+        ends = itertools.accumulate(lengths)
+        parts = (tuple(tokens[end - length : end]) for end, length in zip(ends, lengths, strict=True))
         return tuple(
-            Entry(_read_tokens(tokens), size, at, self._type.unpack(record[0]) if record and self._type else None)
-            for tokens, size, at, *record in values
+            Entry(part, size, at, None if record is None or self._type is None else self._type.unpack(record))
+            for part, size, at, record in zip(parts, sizes, times, records or [None] * len(sizes), strict=True)
         )
 
     def _segment(self, segment: Data | Turn) -> list[Any]:
@@ -253,18 +268,25 @@ class Codec:
 
 
 def _tokens(tokens: Sequence[int]) -> bytes:
-    """Four bytes each, little-endian."""
-    packed = array("I", tokens)
-    if sys.byteorder == "big":
-        packed.byteswap()
-    return packed.tobytes()
+    return _bytes(array("I", tokens))
 
 
 def _read_tokens(packed: bytes) -> tuple[int, ...]:
-    tokens = array("I", packed)
+    return tuple(_array("I", packed))
+
+
+def _bytes(values: array[Any]) -> bytes:
+    """Little-endian; tokens take four bytes each."""
     if sys.byteorder == "big":
-        tokens.byteswap()
-    return tuple(tokens)
+        values.byteswap()
+    return values.tobytes()
+
+
+def _array(kind: str, packed: bytes) -> array[Any]:
+    values: array[Any] = array(kind, packed)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
 
 
 def _turn(turn: Turn) -> list[Any]:

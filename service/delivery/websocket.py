@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Generic, TypeVar
@@ -216,17 +215,18 @@ class Socket(Generic[M]):
         status, answer = await request.app[PEERS].push(owner, session_id, items, request.headers)
         if status != HTTPStatus.OK:
             return Event("error", {"message": answer["error"]["message"], "code": status}, session_id)
-        return self._ack(session_id, answer, started)
+        return self._ack(session_id, answer.__getitem__, started)
 
     async def _acknowledged(self, session_id: str, push: Push, started: float) -> Event:
         try:
-            return self._ack(session_id, asdict(await push.acknowledged()), started)
+            ack = await push.acknowledged()
         except AskaheadError as error:
             return self._refused(session_id, error)
+        return self._ack(session_id, partial(getattr, ack), started)
 
-    def _ack(self, session_id: str, ack: Mapping[str, object], started: float) -> Event:
+    def _ack(self, session_id: str, figure: Callable[[str], object], started: float) -> Event:
         self._metrics.push_ack.observe(time.monotonic() - started)
-        return Event("push_ack", {name: ack[name] for name in _ACKNOWLEDGED}, session_id)
+        return Event("push_ack", {name: figure(name) for name in _ACKNOWLEDGED}, session_id)
 
     def _refused(self, session_id: str, error: AskaheadError) -> Event:
         status, _, _ = error_body(error, self._request.path)

@@ -229,7 +229,8 @@ class BuiltIn(EntryType, Generic[E]):
         return self.name
 
     def pack(self, record: E) -> dict[str, Any]:
-        return record.model_dump(exclude_none=True)
+        # All fields are flat, and this takes a third of the time of pydantic's own way.
+        return {name: value for name, value in vars(record).items() if value is not None}
 
     def unpack(self, packed: object) -> E:
         return self._entry.model_validate(packed)

@@ -113,7 +113,7 @@ async def test_a_window_that_moved_comes_back_where_it_was_and_what_it_left_is_t
         before = shown(session)
         await server.journal.flush(SECONDS)
     kept = await redis.xlen(keys.log("s"))
-    assert (kept < 100) == (small == 1)
+    assert (kept < 200) == (small == 1), "each of the 120 was pushed, and settled"
     async with serving(redis) as server:
         assert shown(server.manager.get("s")) == before
 
