@@ -1,8 +1,10 @@
-"""Answers and their cache in Redis."""
+"""Answers, and how Redis keeps them: in a hash per session, readable by any process that reaches it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import msgpack
 from redis.asyncio import Redis
@@ -48,43 +50,33 @@ class Answer:
         return cls(**msgpack.unpackb(packed))
 
 
-class AnswerCache:
-    """The answers of all sessions: one hash per session, readable by any process that reaches the Redis.
+def save(session_id: str, query_id: int, answer: Answer) -> list[Command]:
+    """The commands that store an answer."""
+    key = keys.answers(session_id)
+    return [("HSET", key, query_id, answer.pack()), ("EXPIRE", key, keys.ANSWERS_SECONDS)]
 
-    Reads go straight to Redis. Writes are commands for the journal, so that an answer and the event that announces it
-    travel together.
 
-    Args:
-        redis: client that returns bytes.
+def drop(session_id: str, query_id: int) -> list[Command]:
+    """The commands that forget an answer."""
+    return [("HDEL", keys.answers(session_id), query_id)]
+
+
+def clear(session_id: str) -> list[Command]:
+    """The commands that forget a session's answers."""
+    return [("DEL", keys.answers(session_id))]
+
+
+async def read(redis: Redis, session_id: str) -> dict[int, Answer]:
+    """A session's answers, by query id.
+
+    Raises:
+        RedisError: Redis does not answer.
     """
+    async with in_time():
+        found = cast(dict[bytes, bytes], await redis.hgetall(keys.answers(session_id)))
+    return unpack_all(found)
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
 
-    async def all(self, session_id: str) -> dict[int, Answer]:
-        """Every cached answer of a session, by query id."""
-        async with in_time():
-            found = await self._redis.hgetall(keys.answers(session_id))
-        return {int(query_id): Answer.unpack(packed) for query_id, packed in found.items()}
-
-    async def get(self, session_id: str, query_id: int) -> Answer | None:
-        """One cached answer."""
-        async with in_time():
-            packed = await self._redis.hget(keys.answers(session_id), str(query_id))
-        return None if packed is None else Answer.unpack(packed)
-
-    @staticmethod
-    def save(session_id: str, query_id: int, answer: Answer) -> list[Command]:
-        """The commands that store an answer."""
-        key = keys.answers(session_id)
-        return [("HSET", key, query_id, answer.pack()), ("EXPIRE", key, keys.ANSWERS_SECONDS)]
-
-    @staticmethod
-    def drop(session_id: str, query_id: int) -> list[Command]:
-        """The commands that forget an answer."""
-        return [("HDEL", keys.answers(session_id), query_id)]
-
-    @staticmethod
-    def clear(session_id: str) -> list[Command]:
-        """The commands that forget a session's answers."""
-        return [("DEL", keys.answers(session_id))]
+def unpack_all(found: Mapping[bytes, bytes]) -> dict[int, Answer]:
+    """The same, of what Redis has."""
+    return {int(query_id): Answer.unpack(packed) for query_id, packed in found.items()}

@@ -10,10 +10,9 @@ from functools import lru_cache
 from typing import Any, Unpack
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from flashquery import registrations
-from flashquery.answers import Answer, AnswerCache
+from flashquery import answers, registrations
+from flashquery.answers import Answer
 from flashquery.asking import Asking
 from flashquery.checks import check_names, check_room, choice_tree, clamped
 from flashquery.confidence import Prefix
@@ -21,7 +20,7 @@ from flashquery.eventlog import EventLog
 from flashquery.events import Event
 from flashquery.history import History
 from flashquery.notify import Notifier, Webhook
-from flashquery.queries import Changes, FlashQuery, Options, Registry
+from flashquery.queries import Changes, FlashQuery, Look, Options, Registry
 from flashquery.ready import GAP_THRESHOLD, Ready, first_tokens
 from flashquery.schedule import Last
 from flashquery.waves import Evaluated, Standing, Waves
@@ -44,7 +43,7 @@ class FlashQueries:
 
     Args:
         manager: the streams.
-        redis: where answers live and events travel.
+        redis: where answers live.
         journal: writes what changes.
         events: where what happens is told.
         history: where answers are kept.
@@ -67,7 +66,6 @@ class FlashQueries:
         evaluated: Callable[[Evaluated], None] = lambda _: None,
         notifier: Notifier | None = None,
     ) -> None:
-        self.cache = AnswerCache(redis)
         self._history = history
         self._redis = redis
         self._journal = journal
@@ -175,12 +173,13 @@ class FlashQueries:
             self._check_room(session, query.tokens, map(self._questions.encode, query.choices or ()), query.with_stats)
             commands = registrations.save(session.id, query)
             if query.asked != before.asked:
-                commands += self.cache.drop(session.id, query_id)
+                commands += answers.drop(session.id, query_id)
 
             def change(_: int) -> None:
                 standing.registry.put(query)
                 if query.asked != before.asked:
                     standing.last.pop(query_id, None)
+                    self._drop_late(session, query_id)
                 self._start(session, standing)
                 self._announce(session)
 
@@ -230,7 +229,7 @@ class FlashQueries:
             commands = [
                 *registrations.drop(session.id, query_id),
                 *self._history.clear(session.id, [query_id]),
-                *self.cache.drop(session.id, query_id),
+                *answers.drop(session.id, query_id),
             ]
 
             def remove(_: int) -> None:
@@ -239,31 +238,33 @@ class FlashQueries:
                 standing.values.pop(query_id, None)
                 if self._notifier is not None:
                     self._notifier.forget(session.id, query_id)
-                # What an evaluation has handed in meanwhile comes behind what was written, and must not stay.
                 self._journal.put(session.id, ("history", query_id), self._history.clear(session.id, [query_id]))
-                self._journal.put(session.id, query_id, self.cache.drop(session.id, query_id))
+                self._drop_late(session, query_id)
                 self._announce(session)
 
             await self._journal.write(session.id, commands, remove)
             return len(standing.registry)
 
+    def _drop_late(self, session: Session, query_id: int) -> None:
+        """What an evaluation has handed in meanwhile comes behind what was written, and must not stay."""
+        self._journal.put(session.id, query_id, answers.drop(session.id, query_id))
+
     def registry(self, session: Session) -> Registry:
         """The session's queries."""
         return self._of(session).registry
 
-    async def match(self, session: Session, text: str) -> tuple[FlashQuery, Answer] | None:
+    def look(self, session: Session) -> Look:
+        """The session's queries and answers; the same object while nothing has changed."""
+        return self._of(session).registry.look(session.version)
+
+    def match(self, session: Session, text: str) -> tuple[FlashQuery, Answer] | None:
         """The query that is exactly this text and its answer, if that is of the present version."""
-        standing = self._of(session)
-        query = standing.registry.match(text)
-        last = None if query is None else standing.last.get(query.id)
-        if query is None or last is None or last.version != session.version:
+        registry = self._of(session).registry
+        query = registry.match(text)
+        answer = None if query is None else registry.answer(query.id)
+        if query is None or answer is None or answer.version != session.version:
             return None
-        try:
-            answer = await self.cache.get(session.id, query.id)
-        except RedisError:
-            # The question can be computed instead: slower, never wrong. The journal reports the outage.
-            return None
-        return (query, answer) if answer is not None and answer.version == session.version else None
+        return query, answer
 
     def ready(self, session: Session) -> Ready | None:
         """The session's decision point, if it is of the present version."""
@@ -319,7 +320,7 @@ class FlashQueries:
     async def adopted(self, session: Session) -> None:
         """A session is back: so are its queries and what is known of their answers."""
         queries, last = await registrations.read(self._redis, session.id)
-        answers = await self.cache.all(session.id)
+        stored = await answers.read(self._redis, session.id)
         async with in_time():
             told = await self._redis.hget(stream_keys.meta(session.id), "version")
         if int(told or 0) < session.version:
@@ -328,11 +329,11 @@ class FlashQueries:
         if not last:
             return
         standing = self._of(session)
-        standing.registry.restore(map(self._askable, queries), last)
+        standing.registry.restore(map(self._askable, queries), last, stored)
         now = asyncio.get_running_loop().time()
         for query in standing.registry:
             self._watch(session, query)
-            if (answer := answers.get(query.id)) is not None:
+            if (answer := stored.get(query.id)) is not None:
                 standing.last[query.id] = Last(answer.version, now)
                 standing.values[query.id] = answer.value
         self._start(session, standing)
@@ -386,7 +387,7 @@ class FlashQueries:
         queries = [] if standing is None else [query.id for query in standing.registry]
         forget = [
             *registrations.clear(session.id),
-            *self.cache.clear(session.id),
+            *answers.clear(session.id),
             *self._history.clear(session.id, queries),
             *self._events.publish(session.id, Event("deleted", {})),
         ]

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from flashquery import keys
 from flashquery.cursor import Id, read_id
 from streams.errors import Unavailable
+from streams.journal import Journal
 from streams.store import listening
 
 log = logging.getLogger(__name__)
@@ -141,11 +142,14 @@ class Hub:
 
     Args:
         redis: where events come from.
+        journal: of this process. What it has sent is told when it knows that this is stored, and no sooner: whoever
+            hears of an answer, or comes too late to hear of it, finds it where this process keeps what is stored.
         backlog: see :class:`Subscription`.
     """
 
-    def __init__(self, redis: Redis, backlog: int) -> None:
+    def __init__(self, redis: Redis, journal: Journal, backlog: int) -> None:
         self._redis = redis
+        self._journal = journal
         self._backlog = backlog
         self._subscriptions: set[Subscription] = set()
         self._named: dict[str, set[Subscription]] = {}
@@ -241,6 +245,7 @@ class Hub:
                 self._subscribed()
                 continue
             session_id = keys.session_of(message["channel"].decode())
+            await self._journal.confirmed(session_id)
             hearing = {one for one, prefix in self._prefixed.items() if session_id.startswith(prefix)}
             hearing |= self._named.get(session_id, set())
             if not hearing:

@@ -1,11 +1,12 @@
-"""Registered questions of one session. Pure, no I/O."""
+"""Registered questions of one session, and their answers. Pure, no I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, Unpack
 
+from flashquery.answers import Answer
 from flashquery.conditions import Condition
 from flashquery.confidence import ChoiceTree
 from flashquery.notify import Webhook
@@ -72,9 +73,33 @@ class FlashQuery:
         return (self.max_tokens, self.with_stats)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """A session's queries and answers, as of one moment.
+
+    Attributes:
+        version: data version; none of the answers is of a later one.
+        queries: in order of registration.
+        answers: by query id; Redis has them.
+        shown: what whoever shows it has made of it, which is there as long as it is.
+    """
+
+    version: int
+    queries: Sequence[FlashQuery]
+    answers: Mapping[int, Answer]
+    shown: dict[object, Any] = field(default_factory=dict)
+
+    def query(self, query_id: int) -> FlashQuery:
+        """The query of that number. Raises NotFound."""
+        for query in self.queries:
+            if query.id == query_id:
+                return query
+        raise no_query(query_id)
+
+
 @dataclass(slots=True)
 class Registry:
-    """The queries of one session, in order of registration.
+    """The queries of one session, in order of registration, and the answers that Redis has.
 
     Args:
         limit: how many there may be.
@@ -83,7 +108,9 @@ class Registry:
     limit: int
     _queries: dict[int, FlashQuery] = field(default_factory=dict)
     _by_text: dict[str, FlashQuery] = field(default_factory=dict)
+    _answers: dict[int, Answer] = field(default_factory=dict)
     _last: int = 0
+    _look: Look | None = None
 
     def __len__(self) -> int:
         return len(self._queries)
@@ -132,15 +159,38 @@ class Registry:
         """The highest number that a query ever had."""
         return self._last
 
-    def restore(self, queries: Iterable[FlashQuery], last: int) -> None:
-        """Fill an empty registry with the queries of one that is gone."""
+    def restore(self, queries: Iterable[FlashQuery], last: int, answers: Mapping[int, Answer]) -> None:
+        """Fill an empty registry with what Redis has of one that is gone."""
         for query in queries:
             self.put(query)
+            if (answer := answers.get(query.id)) is not None:
+                self.stored(query, answer)
         self._last = last
 
     def put(self, query: FlashQuery) -> None:
-        """Replace the query of the same number and text."""
+        """Replace the query of the same number and text. An answer to another question than it is now is forgotten."""
+        before = self._queries.get(query.id)
+        if before is not None and before.asked != query.asked:
+            self._answers.pop(query.id, None)
         self._queries[query.id] = self._by_text[query.text] = query
+        self._look = None
+
+    def stored(self, query: FlashQuery, answer: Answer) -> None:
+        """Redis has this answer by now. Nothing changes where it is none to what the query has become meanwhile."""
+        present = self._queries.get(query.id)
+        if present is not None and present.asked == query.asked:
+            self._answers[query.id] = answer
+            self._look = None
+
+    def answer(self, query_id: int) -> Answer | None:
+        """The newest answer that Redis has."""
+        return self._answers.get(query_id)
+
+    def look(self, version: int) -> Look:
+        """All of it, at that data version of the session; the same object while nothing has changed."""
+        if self._look is None or self._look.version != version:
+            self._look = Look(version, tuple(self._queries.values()), dict(self._answers))
+        return self._look
 
     def get(self, query_id: int) -> FlashQuery:
         """The query of that number.
@@ -157,6 +207,8 @@ class Registry:
         """Forget a query. Raises NotFound as :meth:`get` does."""
         query = self.get(query_id)
         del self._queries[query.id], self._by_text[query.text]
+        self._answers.pop(query.id, None)
+        self._look = None
 
     def match(self, text: str) -> FlashQuery | None:
         """The query whose text is exactly this."""

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from flashquery.answers import Answer, AnswerCache
+from flashquery import answers
+from flashquery.answers import Answer
 from flashquery.asking import Asking
 from flashquery.conditions import Values
 from flashquery.eventlog import EventLog
@@ -171,14 +172,14 @@ class Waves:
         standing.last[query.id] = Last(snapshot.version, now)
         changed = standing.values.get(query.id) != answer.value
         standing.values[query.id] = answer.value
-        self._publish(session, query, replace(answer, changed=changed))
+        self._publish(session, standing, query, replace(answer, changed=changed))
         taken = asyncio.get_running_loop().time() - now
         self._evaluated(Evaluated(taken, session.version - snapshot.version))
 
     async def _decide(self, session: Session, standing: Standing, snapshot: Snapshot) -> None:
         standing.ready = await self._asking.ready(session, snapshot)
 
-    def _publish(self, session: Session, query: FlashQuery, answer: Answer) -> None:
+    def _publish(self, session: Session, standing: Standing, query: FlashQuery, answer: Answer) -> None:
         ready = flash_ready(query, answer)
         event = Event("flash_ready", {**ready, "changed": answer.changed})
         if self._notifier is not None:
@@ -186,9 +187,13 @@ class Waves:
 
         past = self._history.save(session.id, query.id, answer)
         self._journal.put(session.id, ("history", query.id, answer.version), past)
-        told = [*AnswerCache.save(session.id, query.id, answer), *self._log.publish(session.id, event)]
+        told = [*answers.save(session.id, query.id, answer), *self._log.publish(session.id, event)]
+
+        def stored(_: int) -> None:
+            standing.registry.stored(query, answer)
+
         # Behind the event that tells of its version, though an older answer may be waiting before that.
-        self._journal.put(session.id, query.id, told, behind=True)
+        self._journal.put(session.id, query.id, told, stored, behind=True)
 
 
 async def _set_or_late(event: asyncio.Event, when: float | None) -> None:

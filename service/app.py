@@ -13,11 +13,12 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 import orjson
+import uvloop
 from aiohttp import web
 from redis.asyncio import Redis
 
+from service import edge
 from service.access.clients import Clients
-from service.access.guard import lift_deadline
 from service.api.chat import routes as chat
 from service.api.events import routes as events
 from service.api.flash import routes as flash
@@ -27,14 +28,11 @@ from service.api.models import routes as models
 from service.api.models.protocol import ModelCard
 from service.api.sessions import routes as sessions
 from service.api.system import routes as system
-from service.auth import auth_middleware
 from service.budget import BodyBudget
 from service.core import CORE, Core
-from service.cors import add_cors_headers, cors_middleware
 from service.engine import engine_options, resolved_model
-from service.errors import error_middleware, stamp_response
 from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
-from service.metrics import Metrics, http_metrics
+from service.metrics import Metrics
 from service.openapi import add_routes, build
 from service.peers import PEERS, Peers
 from service.replica import identity
@@ -92,24 +90,19 @@ def create_app(
         KeysFileError: the file of keys is wrong.
     """
     metrics = Metrics(lambda: _gauges(app))
-    app = web.Application(
-        middlewares=[http_metrics(metrics), error_middleware, cors_middleware, auth_middleware],
-        # Bodies are read and bounded in service.bodies.
-        client_max_size=settings.max_body_bytes,
-    )
+    # Bodies are read and bounded in service.bodies.
+    app = web.Application(client_max_size=settings.max_body_bytes)
     app[SETTINGS] = settings
     app[METRICS] = metrics
-    app[CLIENTS] = Clients(settings)
+    app[CLIENTS] = clients = Clients(settings)
     app[BODIES] = BodyBudget(settings.max_bodies_bytes)
     app[MODEL_CARD] = ModelCard(
         name=settings.model or DEFAULT_MODEL, context=settings.context or 0, created=int(time.time())
     )
     app[OPENAPI] = orjson.dumps(build(OPERATIONS, version=importlib.metadata.version("askahead")))
     add_routes(app, OPERATIONS)
-    app.on_response_prepare.append(stamp_response)
+    edge.install(app, settings, clients, metrics)
     app.on_response_prepare.append(models.tell_plain_template)
-    app.on_response_prepare.append(add_cors_headers)
-    app.on_response_prepare.append(lift_deadline)
     app.on_shutdown.append(_drain)
     app.cleanup_ctx.append(
         partial(_parts, engine=engine, redis=redis, url=settings.advertise_url or url, failed=failed)
@@ -201,7 +194,7 @@ def run(settings: Settings) -> int:
     Args:
         settings: everything configurable.
     """
-    return asyncio.run(_serve(settings))
+    return uvloop.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> int:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from service import keys
-from service.cors import is_preflight
+from service.access.clients import Client, Clients
 
 OPEN_PATHS = frozenset({"/health", "/healthz", "/v1/health"})
 """Paths that orchestrators must reach without a key, as often as they like."""
 
 
-@web.middleware
-async def auth_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse requests without a key, where there are keys, and those of clients that ask too often.
+def identify(request: web.Request, clients: Clients) -> Client | None:
+    """Whose a request is, which is counted; None where that is of no interest.
 
     Raises:
-        errors.Unauthorized: the key is missing or wrong.
+        errors.Unauthorized: there are keys, and its key is missing or wrong.
         Overloaded: the client asks too often.
     """
-    if request.path in OPEN_PATHS or is_preflight(request):
-        return await handler(request)
+    if request.path in OPEN_PATHS:
+        return None
     offered = (value for value in (_bearer(request), request.headers.get("x-api-key")) if value is not None)
-    client = request.app[keys.CLIENTS].identify(offered, request.remote or "")
+    client = clients.identify(offered, request.remote or "")
     client.spend()
-    request[keys.CLIENT] = client
-    return await handler(request)
+    return client
 
 
 def _bearer(request: web.BaseRequest) -> str | None:

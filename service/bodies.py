@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any, NoReturn, TypeVar, get_origin
 
 import msgpack
@@ -171,9 +172,14 @@ def query_model(request: web.Request, model: type[M]) -> M:
         else:
             query[name] = values[0]
     try:
-        return model.model_validate(query, strict=False)
+        return model.model_validate(query, strict=False) if query else _of_nothing(model)
     except ValidationError as exc:
         raise invalid(exc, query) from None
+
+
+@cache
+def _of_nothing(model: type[M]) -> M:
+    return model()
 
 
 def invalid(exc: ValidationError, value: object) -> InvalidInput:
@@ -215,8 +221,14 @@ def _path(detail: ErrorDetails, value: object) -> tuple[str | int, ...]:
 
 def wants_msgpack(request: web.BaseRequest) -> bool:
     """True if the client names msgpack in ``Accept`` and does not prefer JSON. Wildcards mean JSON."""
+    return _prefers_msgpack(",".join(request.headers.getall("Accept", ())))
+
+
+# Clients send the same with every request.
+@lru_cache(maxsize=256)
+def _prefers_msgpack(accept: str) -> bool:
     quality = {"json": 0.0, "msgpack": 0.0}
-    for part in ",".join(request.headers.getall("Accept", ())).split(","):
+    for part in accept.split(","):
         kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
         spelling = "msgpack" if kind in MSGPACK_TYPES else "json" if _is_json(kind) else None
         if spelling is not None:

@@ -72,7 +72,7 @@ class Core:
         self._redis = redis
         self.leases = Leases(redis, me, LEASE * settings.takeover_seconds)
         self.journal = Journal(redis, settings.store_buffer_bytes, self._lost)
-        self.hub = Hub(redis, settings.subscriber_backlog)
+        self.hub = Hub(redis, self.journal, settings.subscriber_backlog)
         self.events = EventLog(redis, settings.events_kept)
         self.history = History(redis, settings.flash_history)
         self._ownership: Ownership | None = None

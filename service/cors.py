@@ -7,9 +7,8 @@ from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
-from service import errors, keys
+from service import errors
 
 EXPOSED_HEADERS = "x-request-id, ETag, Retry-After, X-Chat-Template"
 
@@ -51,38 +50,35 @@ def _same_host(origin: str, host: str) -> bool:
     return url.netloc.removesuffix(default_port) == host.lower().removesuffix(default_port)
 
 
-@web.middleware
-async def cors_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer preflights, and refuse changes that foreign pages ask for.
+def preflight(request: web.BaseRequest, origins: Collection[str]) -> web.Response:
+    """The answer to a preflight."""
+    headers = {"Vary": "Access-Control-Request-Headers"}
+    if origin_allowed(request, origins):
+        headers["Access-Control-Allow-Methods"] = _METHODS
+        headers["Access-Control-Max-Age"] = str(_PREFLIGHT_SECONDS)
+        wanted = request.headers.get("Access-Control-Request-Headers", "")
+        if _HEADER_NAMES.fullmatch(wanted):
+            headers["Access-Control-Allow-Headers"] = wanted
+    return web.Response(status=204, headers=headers)
+
+
+def check_origin(request: web.BaseRequest, origins: Collection[str]) -> None:
+    """Refuse changes that foreign pages ask for.
 
     Browsers send some requests without asking first, and only hide the answer; what changes state must not run.
 
     Raises:
-        errors.Forbidden: such a request from an origin that is not allowed.
+        errors.Forbidden: it is such a request, from an origin that is not allowed.
     """
-    origins = request.app[keys.SETTINGS].cors_origins
-    if is_preflight(request):
-        headers = {"Vary": "Access-Control-Request-Headers"}
-        if origin_allowed(request, origins):
-            headers["Access-Control-Allow-Methods"] = _METHODS
-            headers["Access-Control-Max-Age"] = str(_PREFLIGHT_SECONDS)
-            wanted = request.headers.get("Access-Control-Request-Headers", "")
-            if _HEADER_NAMES.fullmatch(wanted):
-                headers["Access-Control-Allow-Headers"] = wanted
-        return web.Response(status=204, headers=headers)
     if request.method not in _SAFE_METHODS and not origin_allowed(request, origins):
         raise errors.Forbidden(
             "pages of this origin may not use this server; its operator can allow it with --cors-origins",
             code="origin_not_allowed",
         )
-    return await handler(request)
 
 
-async def add_cors_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Let allowed pages read the response, streams and errors included; an ``on_response_prepare`` handler."""
-    origins = request.app[keys.SETTINGS].cors_origins
-    if not origins:
-        return
+def add_cors_headers(request: web.BaseRequest, response: web.StreamResponse, origins: Collection[str]) -> None:
+    """Let pages of the allowed origins, of which there are some, read the response, streams and errors included."""
     response.headers.add("Vary", "Origin")
     origin = request.headers.get("Origin")
     if origin is not None and _listed(origin, origins):

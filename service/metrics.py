@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -130,6 +130,9 @@ class Metrics:
             ("method", "route", "status"),
             registry=self._registry,
         )
+        # To find the counter of some labels takes longer than to count. There are no more of them than of methods,
+        # routes and statuses.
+        self._counter = cache(self.http_requests.labels)
 
     def _seconds(self, name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(
@@ -140,6 +143,16 @@ class Metrics:
     def uptime(self) -> float:
         """Seconds since the server started."""
         return time.monotonic() - self._started
+
+    def count(self, request: web.Request, status: int) -> None:
+        """Count a request that was answered with this status."""
+        resource = request.match_info.route.resource
+        self._counter(
+            # No label may grow with what clients make up: paths and methods can be anything.
+            request.method if request.method in _METHODS else "other",
+            resource.canonical if resource is not None else "unmatched",
+            str(status),
+        ).inc()
 
     def gauges(self) -> dict[str, int]:
         """The present values, every one of :data:`GAUGES`."""
@@ -168,30 +181,3 @@ class _Snapshot(Collector):
         for name, value in self._metrics.gauges().items():
             yield GaugeMetricFamily(f"{PREFIX}_{name}", GAUGES[name], value)
         yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Seconds since the start.", self._metrics.uptime)
-
-
-def http_metrics(metrics: Metrics) -> Middleware:
-    """A middleware that counts requests by route and status. Goes outside of all others."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        metrics.connections += 1
-        status = 499  # what remains if the client leaves and the handler is cancelled
-        try:
-            response = await handler(request)
-            status = response.status
-            return response
-        except web.HTTPException as exc:
-            status = exc.status
-            raise
-        finally:
-            metrics.connections -= 1
-            resource = request.match_info.route.resource
-            metrics.http_requests.labels(
-                # Neither label may grow with what clients make up: paths and methods can be anything.
-                method=request.method if request.method in _METHODS else "other",
-                route=resource.canonical if resource is not None else "unmatched",
-                status=str(status),
-            ).inc()
-
-    return middleware

@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import msgpack
 from redis.asyncio import Redis
 
+from flashquery import answers, registrations
 from flashquery import keys as flash_keys
-from flashquery import registrations
-from flashquery.answers import Answer
 from flashquery.evaluator import FlashQueries
-from flashquery.queries import FlashQuery, no_query
+from flashquery.queries import Look
 from streams import keys
 from streams.log import Options
 from streams.session import Session, gone
@@ -23,28 +21,6 @@ from streams.store import execute, in_time
 
 # A session that is deleted in this moment must not come back as nothing but this.
 _WATCHED = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'watched', ARGV[1]) end"
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A session's queries and answers, as of one moment.
-
-    Attributes:
-        version: data version; none of the answers is of a later one.
-        queries: in order of registration.
-        answers: by query id.
-    """
-
-    version: int
-    queries: list[FlashQuery]
-    answers: dict[int, Answer]
-
-    def query(self, query_id: int) -> FlashQuery:
-        """The query of that number. Raises NotFound."""
-        for query in self.queries:
-            if query.id == query_id:
-                return query
-        raise no_query(query_id)
 
 
 class View(Protocol):
@@ -65,8 +41,8 @@ class View(Protocol):
     async def keep(self) -> None:
         """To be called now and then while it is :meth:`pinned`."""
 
-    async def look(self, query_id: int | None = None) -> Look:
-        """Its queries and answers; given a query's number, of the answers only that one's.
+    async def look(self) -> Look:
+        """Its queries and answers.
 
         Raises:
             NotFound: it was deleted meanwhile.
@@ -98,14 +74,8 @@ class Own:
     async def keep(self) -> None:
         return  # the pin is enough
 
-    async def look(self, query_id: int | None = None) -> Look:
-        if query_id is None:
-            answers = await self._flash.cache.all(self.session.id)
-        else:
-            answer = await self._flash.cache.get(self.session.id, query_id)
-            answers = {} if answer is None else {query_id: answer}
-        # Taken after the answers, so that none of them is of a version that was not told of.
-        return Look(self.session.version, list(self._flash.registry(self.session)), answers)
+    async def look(self) -> Look:
+        return self._flash.look(self.session)
 
 
 class Other:
@@ -141,19 +111,15 @@ class Other:
         async with in_time():
             await self._redis.eval(_WATCHED, 1, keys.meta(self._id), str(time.time()))
 
-    async def look(self, query_id: int | None = None) -> Look:
+    async def look(self) -> Look:
         async with in_time(), self._redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(flash_keys.queries(self._id))
             pipe.hgetall(flash_keys.answers(self._id))
             pipe.hmget(keys.meta(self._id), "options", "version")
-            queries, answers, (options, version) = await execute(pipe)
+            queries, answered, (options, version) = await execute(pipe)
         if options is None:
             raise gone(self._id)
-        return Look(
-            int(version or 0),
-            registrations.unpack_all(queries)[0],
-            {int(query_id): Answer.unpack(packed) for query_id, packed in answers.items()},
-        )
+        return Look(int(version or 0), registrations.unpack_all(queries)[0], answers.unpack_all(answered))
 
 
 async def other(redis: Redis, session_id: str) -> Other:

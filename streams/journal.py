@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -92,6 +92,7 @@ class _Lane:
         waiting: what has not left, by key, in order.
         sending: what has left and is not confirmed.
         arguments: the same for the script; it is not changed until it is confirmed.
+        still: set while nothing is sent that is not confirmed.
         unsure: done when it is known of a write that nobody waits for any more whether it is written.
     """
 
@@ -101,12 +102,17 @@ class _Lane:
     waiting: dict[Hashable, _Write] = field(default_factory=dict)
     sending: list[_Write] = field(default_factory=list)
     arguments: list[str | bytes | int | float] = field(default_factory=list)
+    still: asyncio.Event = field(default_factory=asyncio.Event)
     unsure: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.still.set()
 
     def load(self) -> bool:
         """Get a flush ready, unless one is not confirmed yet; whether there is something to send."""
         if self.sending or not self.waiting:
             return bool(self.sending)
+        self.still.clear()
         size = 0
         while self.waiting and size < _FLUSH_BYTES:
             write = self.waiting.pop(next(iter(self.waiting)))
@@ -181,17 +187,27 @@ class Journal:
             return
         for write in (*lane.sending, *lane.waiting.values()):
             self._settle(write, self.moved(session_id))
+        lane.still.set()
         self._tell_if_empty()
 
     # What waits
 
-    def put(self, session_id: str, what: Hashable, commands: Sequence[Command], *, behind: bool = False) -> None:
+    def put(
+        self,
+        session_id: str,
+        what: Hashable,
+        commands: Sequence[Command],
+        applied: Callable[[int], None] | None = None,
+        *,
+        behind: bool = False,
+    ) -> None:
         """Write state. What is unsent of the same session and ``what`` is replaced, in its place.
 
         Args:
             session_id: whose it is; nothing happens where that is not open.
             what: what it writes.
             commands: the commands.
+            applied: as of :meth:`write`; not called for what was replaced.
             behind: it goes behind everything that was handed in before instead.
         """
         lane = self._lanes.get(session_id)
@@ -199,7 +215,7 @@ class Journal:
             return
         if behind:
             lane.waiting.pop(what, None)
-        lane.waiting[what] = _Write(commands, _size(commands))
+        lane.waiting[what] = _Write(commands, _size(commands), applied)
         self._wake()
 
     def check_room(self, size: int) -> None:
@@ -305,6 +321,18 @@ class Journal:
             f"session '{session_id}' is no longer this server's; try again", code="session_moved", retry_after=1
         )
 
+    async def confirmed(self, session_id: str) -> None:
+        """Wait until what was sent of a session is known to be written, and is applied.
+
+        That takes what is left of a round trip. Past :data:`WRITE_SECONDS` it is waited for no longer.
+        """
+        lane = self._lanes.get(session_id)
+        if lane is None or lane.still.is_set():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WRITE_SECONDS):
+                await lane.still.wait()
+
     async def flush(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds until everything is written; whether it was."""
         try:
@@ -382,6 +410,7 @@ class Journal:
                     self._settle(write, error)
                     continue
             self._settle(write, None)
+        lane.still.set()
 
     def _settle(self, write: _Write, error: Exception | None) -> None:
         if write.written is None:

@@ -19,6 +19,8 @@ class Losing(Redis):
         losses: how many of the next pipelines.
         round_trips: pipelines sent.
         gate: they wait for it.
+        replies: what they are answered with waits for it.
+        unknown: the newest one's reply was lost.
         passes: so many of them pass before it closes; None to leave it as it is.
         lost: how many of the next single commands, by name.
         resent: the same, where the client sends again by itself what had no reply.
@@ -30,12 +32,15 @@ class Losing(Redis):
     losses = 0
     round_trips = 0
     passes: int | None = None
+    unknown = False
     waiting = 0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.gate = asyncio.Event()
         self.gate.set()
+        self.replies = asyncio.Event()
+        self.replies.set()
         self.lost: Counter[str] = Counter()
         self.resent: Counter[str] = Counter()
         self.held: dict[str, asyncio.Event] = {}
@@ -53,6 +58,8 @@ class Losing(Redis):
                 if not self.passes:
                     self.gate.clear()
             results: list[Any] = await execute(raise_on_error)
+            await self._pass(self.replies)
+            self.unknown = bool(self.losses)
             if self.losses:
                 self.losses -= 1
                 raise RedisConnectionError("the reply was lost")

@@ -8,8 +8,8 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -181,8 +181,7 @@ class Clients:
 
     # How much
 
-    @contextmanager
-    def serving(self, client: Client, kind: Kind) -> Iterator[None]:
+    def serving(self, client: Client, kind: Kind) -> AbstractContextManager[None]:
         """Inside, the client is being served.
 
         Raises:
@@ -202,13 +201,24 @@ class Clients:
                 code="too_busy",
                 retry_after=_RETRY_SECONDS,
             )
-        client.serving[kind] += 1
-        self._serving[kind] += 1
-        try:
-            yield
-        finally:
-            client.serving[kind] -= 1
-            self._serving[kind] -= 1
+        return _Counted(kind, client.serving, self._serving)
+
+
+@dataclass(slots=True)
+class _Counted(AbstractContextManager[None]):
+    """Counts something of a kind while it goes on: there is one to every request, so it is no generator."""
+
+    kind: Kind
+    own: dict[Kind, int]
+    total: dict[Kind, int]
+
+    def __enter__(self) -> None:
+        self.own[self.kind] += 1
+        self.total[self.kind] += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.own[self.kind] -= 1
+        self.total[self.kind] -= 1
 
 
 @lru_cache(maxsize=ADDRESSES_MAX)

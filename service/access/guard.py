@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from service.access.clients import Client
 from service.errors import Forbidden, Unauthorized
 from service.keys import CLIENT, CLIENTS, SETTINGS
 from streams.errors import Unavailable
@@ -34,32 +35,39 @@ def guarded(handler: Handler, *, streams: bool, waits: bool, tells_all: bool) ->
                 code="key_is_limited",
             )
         subscribes = streams or (waits and "wait" in request.query)
-        # A request may ask for two waits: for data of its own, then for an answer.
-        patience = settings.answer_timeout_seconds + 2 * settings.wait_seconds_max
         with request.app[CLIENTS].serving(client, "subscriptions" if subscribes else "requests"):
-            try:
-                async with asyncio.timeout(patience) as scope:
-                    request[_SCOPE] = scope
-                    client.scopes.add(scope)
-                    try:
-                        return await handler(request)
-                    finally:
-                        client.scopes.discard(scope)
-                        del request[_SCOPE]
-            except TimeoutError:
-                if not scope.expired():
-                    raise
-                if client.withdrawn:
-                    raise Unauthorized("the key is no longer valid; use another") from None
-                raise Unavailable(
-                    f"there was no answer within {patience:g} seconds; try again", code="answer_timeout", retry_after=1
-                ) from None
+            if waits and not request.query:
+                # It may be asked to wait and is not: it is answered at once, or as soon as Redis is, which has a bound.
+                return await handler(request)
+            # A request may ask for two waits: for data of its own, then for an answer.
+            patience = settings.answer_timeout_seconds + 2 * settings.wait_seconds_max
+            return await _bounded(handler, request, client, patience)
 
     return run
 
 
-async def lift_deadline(request: web.Request, _: web.StreamResponse) -> None:
-    """What has begun may take its time; an ``on_response_prepare`` handler."""
+async def _bounded(handler: Handler, request: web.Request, client: Client, patience: float) -> web.StreamResponse:
+    try:
+        async with asyncio.timeout(patience) as scope:
+            request[_SCOPE] = scope
+            client.scopes.add(scope)
+            try:
+                return await handler(request)
+            finally:
+                client.scopes.discard(scope)
+                del request[_SCOPE]
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        if client.withdrawn:
+            raise Unauthorized("the key is no longer valid; use another") from None
+        raise Unavailable(
+            f"there was no answer within {patience:g} seconds; try again", code="answer_timeout", retry_after=1
+        ) from None
+
+
+def lift_deadline(request: web.Request) -> None:
+    """What has begun may take its time."""
     scope = request.get(_SCOPE)
     if scope is not None and not scope.expired():
         scope.reschedule(None)

@@ -12,10 +12,11 @@ from redis.exceptions import RedisError
 
 from flashquery.cursor import Cursor, Id
 from flashquery.events import Event, Subscription
+from flashquery.queries import Look
 from flashquery.replay import Replay
 from flashquery.waves import flash_ready
 from service.core import Core
-from service.views import Look, View
+from service.views import View
 from streams.errors import NotFound
 
 # How often the owner of a session is told that it is watched elsewhere; sessions live a second at least.

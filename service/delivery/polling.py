@@ -4,29 +4,74 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+import msgpack
 import orjson
-from aiohttp import ETag, web
+from aiohttp import web
 
 from flashquery.events import SubscriptionEnded
+from flashquery.queries import Look
 from service.api.flash.protocol import FlashList, FlashObject, PollQuery
 from service.api.requests import await_entries, session_of
-from service.bodies import query_model, respond
+from service.bodies import MSGPACK, query_model, wants_msgpack
 from service.core import CORE
 from service.keys import SETTINGS
 from service.views import View
 from streams.errors import InvalidInput, Unavailable
 
-State = FlashList | FlashObject
+
+@dataclass(slots=True)
+class _State:
+    """What a poll tells, encoded.
+
+    Attributes:
+        fresh: every answer is of the present version.
+        json: as JSON.
+        tag: names this state, however it is spelt.
+    """
+
+    fresh: bool
+    json: bytes
+    tag: str
+    _packed: bytes | None = None
+
+    @classmethod
+    def of(cls, look: Look, query_id: int | None) -> _State:
+        """How a session looks, or one query of it; encoded once for all who look. Raises NotFound."""
+        state: _State | None = look.shown.get(query_id)
+        if state is None:
+            state = look.shown[query_id] = cls._encoded(look, query_id)
+        return state
+
+    @classmethod
+    def _encoded(cls, look: Look, query_id: int | None) -> _State:
+        if query_id is None:
+            listed = FlashList.of(look)
+            return cls._spelt(listed, all(query.fresh for query in listed.data))
+        found = FlashObject.of(look.query(query_id), look.answers.get(query_id), look.version)
+        return cls._spelt(found, found.fresh)
+
+    @classmethod
+    def _spelt(cls, found: FlashList | FlashObject, fresh: bool) -> _State:
+        json = orjson.dumps(found.model_dump(exclude_none=True))
+        # Weak: the same state may be spelt as JSON or as msgpack.
+        return cls(fresh, json, f'W/"{hashlib.blake2b(json, digest_size=12).hexdigest()}"')
+
+    @property
+    def packed(self) -> bytes:
+        """The same as msgpack."""
+        if self._packed is None:
+            self._packed = msgpack.packb(orjson.loads(self.json))
+        return self._packed
 
 
-async def poll(request: web.Request, view: View, read: Callable[[], Awaitable[State]]) -> web.Response:
-    """Answer with what ``read`` returns, or 304, or wait for it to change.
+async def poll(request: web.Request, view: View, query_id: int | None = None) -> web.Response:
+    """Answer with the state of a session's queries, or of one of them, or 304, or wait for it to change.
 
     Raises:
         InvalidInput: the wait is longer than the server allows.
-        NotFound: the session was deleted meanwhile.
+        NotFound: there is no such query, or the session was deleted meanwhile.
     """
     query = query_model(request, PollQuery)
     longest = request.app[SETTINGS].wait_seconds_max
@@ -36,12 +81,12 @@ async def poll(request: web.Request, view: View, read: Callable[[], Awaitable[St
     if query.after is not None:
         await await_entries(request, session_of(request), query.after)
     if not query.wait:
-        return _answer(request, await read())
+        return _answer(request, _State.of(await view.look(), query_id))
     loop = asyncio.get_running_loop()
     until = loop.time() + query.wait
     with view.pinned(), request.app[CORE].hub.subscribe(view.id) as subscription:
         while True:
-            state = await read()
+            state = _State.of(await view.look(), query_id)
             left = until - loop.time()
             if left <= 0 or _is_news(request, state):
                 return _answer(request, state)
@@ -53,30 +98,19 @@ async def poll(request: web.Request, view: View, read: Callable[[], Awaitable[St
                 ) from None
 
 
-def _is_news(request: web.Request, state: State) -> bool:
-    if request.if_none_match is not None:
-        return not _matches(request, _tag(state))
-    queries = state.data if isinstance(state, FlashList) else [state]
-    return all(query.fresh for query in queries)
+def _is_news(request: web.Request, state: _State) -> bool:
+    return state.fresh if request.if_none_match is None else not _matches(request, state)
 
 
-def _tag(state: State) -> ETag:
-    content = orjson.dumps(state.model_dump(exclude_none=True), option=orjson.OPT_SORT_KEYS)
-    # Weak: the same state may be spelt as JSON or as msgpack.
-    return ETag(hashlib.blake2b(content, digest_size=12).hexdigest(), is_weak=True)
+def _matches(request: web.Request, state: _State) -> bool:
+    known = request.if_none_match or ()
+    return any(given.value == "*" or f'W/"{given.value}"' == state.tag for given in known)
 
 
-def _matches(request: web.Request, tag: ETag) -> bool:
-    return any(given.value in ("*", tag.value) for given in request.if_none_match or ())
-
-
-def _answer(request: web.Request, state: State) -> web.Response:
-    tag = _tag(state)
-    if _matches(request, tag):
-        response = web.Response(status=304)
-        response.headers["Vary"] = "Accept"
-    else:
-        response = respond(request, state.model_dump(exclude_none=True))
-    response.etag = tag
-    response.headers["Cache-Control"] = "no-cache"
-    return response
+def _answer(request: web.Request, state: _State) -> web.Response:
+    headers = {"ETag": state.tag, "Cache-Control": "no-cache", "Vary": "Accept"}
+    if _matches(request, state):
+        return web.Response(status=304, headers=headers)
+    if wants_msgpack(request):
+        return web.Response(body=state.packed, headers=headers, content_type=MSGPACK)
+    return web.Response(body=state.json, headers=headers, content_type="application/json")

@@ -8,6 +8,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from flashquery import answers
+from flashquery.answers import Answer
 from flashquery.evaluator import FlashQueries
 from flashquery.eventlog import EventLog
 from flashquery.events import Event, Hub, Subscription
@@ -19,6 +21,7 @@ from streams.journal import Command, Journal
 from streams.leases import Leases, Replica
 from streams.log import RedisLog
 from streams.manager import Limits, Manager
+from streams.ownership import Ownership
 from streams.session import Session
 from tests.engine.fast import FastEngine
 from tests.streams.kit import SECONDS, settled
@@ -30,21 +33,27 @@ class Rig:
     """A manager and its Flash Queries.
 
     Attributes:
+        redis: what they are stored in.
+        ownership: of the sessions; nothing happens by itself.
         evaluations: every finished evaluation, in order.
     """
 
     def __init__(
         self,
+        redis: Redis,
         engine: FastEngine,
         manager: Manager,
+        ownership: Ownership,
         flash: FlashQueries,
         journal: Journal,
         hub: Hub,
         history: History,
         done: list[Evaluated],
     ) -> None:
+        self.redis = redis
         self.engine = engine
         self.manager = manager
+        self.ownership = ownership
         self.flash = flash
         self.journal = journal
         self.hub = hub
@@ -57,6 +66,10 @@ class Rig:
         await settled(session)
         return session.version
 
+    async def stored(self, session_id: str) -> dict[int, Answer]:
+        """The answers that Redis has."""
+        return await answers.read(self.redis, session_id)
+
     def asked(self) -> list[int]:
         """Lengths of the prompts of all evaluations so far."""
         return [call.tokens for call in self.engine.calls if call.priority == Priority.FLASH]
@@ -64,18 +77,29 @@ class Rig:
 
 @asynccontextmanager
 async def flashing(
-    redis: Redis, engine: FastEngine | None = None, *, backlog: int = 1024, history: int = 1000, **options: Any
+    redis: Redis,
+    engine: FastEngine | None = None,
+    *,
+    me: Replica = ME,
+    backlog: int = 1024,
+    history: int = 1000,
+    **options: Any,
 ) -> AsyncIterator[Rig]:
     engine = engine or FastEngine()
     done: list[Evaluated] = []
     past = History(redis, history)
+    journal = Journal(redis, lost=lambda session_id: ownership.lost(session_id))
+    leases = Leases(redis, me, SECONDS)
+    log = RedisLog(journal, leases)
+    manager = Manager(engine, Limits(), log)
+    ownership = Ownership(redis, log, manager, leases, SECONDS, lambda _: b"")
     async with (
-        Journal(redis) as journal,
-        Hub(redis, backlog) as hub,
-        Manager(engine, Limits(), RedisLog(journal, Leases(redis, ME, SECONDS))) as manager,
+        journal,
+        Hub(redis, journal, backlog) as hub,
+        manager,
         FlashQueries(manager, redis, journal, EventLog(redis, 1000), past, evaluated=done.append, **options) as flash,
     ):
-        yield Rig(engine, manager, flash, journal, hub, past, done)
+        yield Rig(redis, engine, manager, ownership, flash, journal, hub, past, done)
 
 
 async def ready(subscription: Subscription) -> dict[str, Any]:

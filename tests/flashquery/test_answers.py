@@ -1,4 +1,4 @@
-"""Answers on the wire to Redis, and their cache."""
+"""Answers on the wire to Redis, and how it keeps them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from flashquery import keys
-from flashquery.answers import Answer, AnswerCache
+from flashquery import answers, keys
+from flashquery.answers import Answer
 from tests.flashquery.kit import run
 
 REALS = st.floats(allow_nan=False)
@@ -33,29 +33,24 @@ def test_unpack_is_the_inverse_of_pack(answer: Answer) -> None:
     assert Answer.unpack(answer.pack()) == answer
 
 
-async def write(redis: Redis, *answers: tuple[str, int, Answer]) -> None:
-    for session_id, query_id, answer in answers:
-        await run(redis, AnswerCache.save(session_id, query_id, answer))
+async def write(redis: Redis, *given: tuple[str, int, Answer]) -> None:
+    for session_id, query_id, answer in given:
+        await run(redis, answers.save(session_id, query_id, answer))
 
 
-async def test_an_answer_that_was_saved_is_found_and_others_are_not(redis: Redis) -> None:
-    cache = AnswerCache(redis)
+async def test_answers_that_were_saved_are_found(redis: Redis) -> None:
     await write(redis, ("s", 1, ANSWER), ("s", 2, SCORED), ("t", 1, SCORED))
-    assert await cache.get("s", 1) == ANSWER
-    assert await cache.get("s", 3) is None
-    assert await cache.get("unknown", 1) is None
-    assert await cache.all("s") == {1: ANSWER, 2: SCORED}
-    assert await cache.all("unknown") == {}
+    assert await answers.read(redis, "s") == {1: ANSWER, 2: SCORED}
+    assert await answers.read(redis, "unknown") == {}
 
 
 async def test_dropping_forgets_one_answer_and_clearing_all_of_a_session(redis: Redis) -> None:
-    cache = AnswerCache(redis)
     await write(redis, ("s", 1, ANSWER), ("s", 2, ANSWER), ("s", 3, ANSWER), ("t", 1, ANSWER))
-    await run(redis, cache.drop("s", 2))
-    assert list(await cache.all("s")) == [1, 3]
-    await run(redis, cache.clear("s"))
-    assert await cache.all("s") == {}
-    assert await cache.all("t") == {1: ANSWER}
+    await run(redis, answers.drop("s", 2))
+    assert list(await answers.read(redis, "s")) == [1, 3]
+    await run(redis, answers.clear("s"))
+    assert await answers.read(redis, "s") == {}
+    assert await answers.read(redis, "t") == {1: ANSWER}
 
 
 async def test_answers_of_a_server_that_was_killed_are_collected_in_the_end(redis: Redis) -> None:

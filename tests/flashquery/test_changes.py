@@ -84,7 +84,7 @@ async def test_a_query_whose_registrant_left_while_it_was_written_is_registered(
     await until(lambda: rig.evaluations)
     (query,) = await in_memory_as_in_redis(losing, rig, session)
     assert (query.text, noting.watched) == ("trend?", {("s", query.id)})
-    assert await rig.flash.match(session, "trend?") is not None
+    assert rig.flash.match(session, "trend?") is not None
     await rig.push(session, "price 2")
     await until(lambda: len(rig.evaluations) == 2)
 

@@ -33,7 +33,7 @@ async def test_a_query_is_evaluated_after_every_batch(rig: Rig) -> None:
         for version in (1, 2, 3):
             assert await rig.push(session, f"price {version}") == version
             announced = await ready(events)
-            answer = await rig.flash.cache.get("s", query.id)
+            answer = (await rig.stored("s")).get(query.id)
             assert answer is not None
             assert (announced["id"], announced["query"]) == (query.id, "trend?")
             assert (announced["value"], announced["data_version"]) == (answer.value, answer.version)
@@ -50,7 +50,7 @@ async def test_every_query_of_a_session_is_evaluated_over_the_same_version(rig: 
         announced = [await ready(events) for _ in queries]
     assert {one["id"] for one in announced} == {query.id for query in queries}
     assert {one["data_version"] for one in announced} == {version}
-    assert set(await rig.flash.cache.all("s")) == {query.id for query in queries}
+    assert set(await rig.stored("s")) == {query.id for query in queries}
 
 
 async def test_a_query_registered_over_data_is_evaluated_at_once_and_once(rig: Rig) -> None:
@@ -115,7 +115,7 @@ async def test_an_answer_that_was_cut_off_says_so(rig: Rig) -> None:
     with rig.hub.subscribe("s") as events:
         await rig.push(session, "price 1")
         announced = await ready(events)
-    answer = await rig.flash.cache.get("s", query.id)
+    answer = (await rig.stored("s")).get(query.id)
     assert answer is not None
     assert (len(announced["value"]), answer.finish_reason) == (1, "length")
 
@@ -163,7 +163,7 @@ async def test_choices_carry_the_probability_of_each(rig: Rig) -> None:
     assert announced["probabilities"] == pytest.approx(expected)
     assert announced["mass"] == pytest.approx(sum(expected.values()))
     assert announced["value"] == max(expected, key=lambda choice: expected[choice])
-    answer = await rig.flash.cache.get("s", query.id)
+    answer = (await rig.stored("s")).get(query.id)
     assert answer is not None
     assert (answer.probabilities, answer.mass) == (announced["probabilities"], announced["mass"])
 
@@ -210,7 +210,7 @@ async def test_the_late_answer_of_a_removed_query_is_not_stored(rig: Rig) -> Non
         assert (await ready(events))["id"] == kept.id
         await rig.push(session, "price 2")
         assert (await ready(events))["id"] == kept.id
-    assert list(await rig.flash.cache.all("s")) == [kept.id]
+    assert list(await rig.stored("s")) == [kept.id]
 
 
 async def test_removing_a_query_forgets_its_answer(rig: Rig) -> None:
@@ -220,7 +220,7 @@ async def test_removing_a_query_forgets_its_answer(rig: Rig) -> None:
     await until(lambda: rig.evaluations)
     await rig.flash.remove(session, query.id)
     await arrived(rig)
-    assert await rig.flash.cache.all("s") == {}
+    assert await rig.stored("s") == {}
     with pytest.raises(NotFound):
         await rig.flash.remove(session, query.id)
     assert (await rig.flash.register(session, "trend?")).id == query.id + 1
@@ -248,7 +248,7 @@ async def test_a_session_takes_its_answers_and_subscribers_with_it(rig: Rig, red
             await events.next(SECONDS)
         assert ended.value.reason == "deleted"
     assert await redis.exists(keys.answers("s")) == 0
-    assert len(await rig.flash.cache.all("other")) == 1
+    assert len(await rig.stored("other")) == 1
     await rig.manager.delete("other")
     assert asyncio.all_tasks() == before
 
@@ -265,12 +265,12 @@ async def test_a_session_deleted_while_it_is_evaluated_leaves_nothing_to_its_suc
     with pytest.raises(NotFound):
         await rig.flash.register(session, "late?")
     with pytest.raises(NotFound):
-        await rig.flash.match(session, "trend?")
+        rig.flash.match(session, "trend?")
     successor = await rig.manager.create("s")
     assert len(rig.flash.registry(successor)) == 0
     await rig.push(successor, "price 1")
     await arrived(rig)
-    assert await rig.flash.cache.all("s") == {}
+    assert await rig.stored("s") == {}
     assert rig.evaluations == []
 
 
@@ -293,32 +293,18 @@ async def test_leaving_in_the_middle_of_a_wave_leaves_no_task(redis: Redis) -> N
 async def test_only_a_fresh_answer_to_exactly_this_text_is_a_match(rig: Rig) -> None:
     session = await rig.manager.create("s")
     query = await rig.flash.register(session, "trend?")
-    assert await rig.flash.match(session, "trend?") is None
+    assert rig.flash.match(session, "trend?") is None
     with rig.hub.subscribe("s") as events:
         await rig.push(session, "price 1")
         announced = await ready(events)
-    matched = await rig.flash.match(session, "trend?")
+    matched = rig.flash.match(session, "trend?")
     assert matched is not None
     assert (matched[0], matched[1].value, matched[1].version) == (query, announced["value"], 1)
     for other in ("trend", "Trend?", "trend? "):
-        assert await rig.flash.match(session, other) is None
+        assert rig.flash.match(session, other) is None
     rig.engine.generate_gate.clear()
     await rig.push(session, "price 2")
-    assert await rig.flash.match(session, "trend?") is None
-
-
-async def test_an_answer_that_redis_does_not_have_yet_is_no_match(rig: Rig, redis: Redis) -> None:
-    session = await rig.manager.create("s")
-    query = await rig.flash.register(session, "trend?")
-    for version in (1, 2):
-        await rig.push(session, "price")
-        await until(lambda: len(rig.evaluations) == session.version)
-        await arrived(rig)
-        if version == 1:
-            older = await rig.flash.cache.get("s", query.id)
-    assert older is not None
-    await redis.hset(keys.answers("s"), str(query.id), older.pack())
-    assert await rig.flash.match(session, "trend?") is None
+    assert rig.flash.match(session, "trend?") is None
 
 
 async def test_an_answer_that_is_found_while_redis_is_away_arrives_when_it_is_back(store: Store) -> None:
@@ -331,10 +317,10 @@ async def test_an_answer_that_is_found_while_redis_is_away_arrives_when_it_is_ba
         await store.stop()
         rig.engine.generate_gate.set()
         await until(lambda: rig.evaluations)
-        assert await rig.flash.match(session, "trend?") is None
+        assert rig.flash.match(session, "trend?") is None
         await store.start()
         await arrived(rig)
-        answer = await rig.flash.cache.get("s", query.id)
+        answer = (await rig.stored("s")).get(query.id)
         assert answer is not None
         assert answer.version == 1
 

@@ -14,6 +14,7 @@ from flashquery.cursor import Cursor, Id
 from flashquery.eventlog import EventLog, Page
 from flashquery.events import Event, Hub, SubscriptionEnded
 from flashquery.replay import Replay
+from streams.journal import Journal
 from tests.flashquery.kit import run
 
 SECONDS = 30.0
@@ -45,7 +46,7 @@ def position(event: Event) -> Id:
 
 async def test_what_is_published_is_kept_under_the_id_that_it_is_heard_with(redis: Redis) -> None:
     log = EventLog(redis, 100)
-    async with Hub(redis, backlog=100) as hub:
+    async with Hub(redis, Journal(redis), backlog=100) as hub:
         with hub.subscribe("s") as subscription:
             await publish(redis, log, "s", CREATED, *map(news, range(5)), CHANGED, DELETED)
             heard = [await subscription.next(SECONDS) for _ in range(8)]
@@ -81,7 +82,7 @@ async def test_a_position_is_resumed_from_if_nothing_after_it_is_lost(
     await redis.flushall()
     log, told = EventLog(redis, kept), min(told, published - 1)
     with_ids: list[Event] = []
-    async with Hub(redis, backlog=1000) as hub:
+    async with Hub(redis, Journal(redis), backlog=1000) as hub:
         with hub.subscribe("s") as subscription:
             await publish(redis, log, "s", *map(news, range(published)))
             for _ in range(published):

@@ -13,6 +13,7 @@ from flashquery import events as events_module
 from flashquery.eventlog import EventLog
 from flashquery.events import Event, Hub, Subscription, SubscriptionEnded
 from streams.errors import Unavailable
+from streams.journal import Journal
 from tests.flashquery.conftest import Store
 from tests.flashquery.kit import run
 
@@ -22,7 +23,7 @@ SECONDS = 30.0
 
 @pytest.fixture
 async def hub(redis: Redis) -> AsyncIterator[Hub]:
-    async with Hub(redis, backlog=3) as hub:
+    async with Hub(redis, Journal(redis), backlog=3) as hub:
         yield hub
 
 
@@ -78,7 +79,7 @@ async def test_a_subscriber_that_is_just_not_behind_loses_nothing(hub: Hub, redi
 
 
 async def test_a_burst_does_not_end_a_subscriber_that_keeps_up(redis: Redis) -> None:
-    async with Hub(redis, backlog=100) as hub:
+    async with Hub(redis, Journal(redis), backlog=100) as hub:
         with hub.subscribe("s") as quick:
 
             async def keep_up() -> list[Event | None]:
@@ -153,7 +154,7 @@ async def test_a_lost_connection_makes_subscribers_start_again(hub: Hub, redis: 
 
 
 async def test_an_outage_makes_subscribers_start_again_once_events_come_through(store: Store) -> None:
-    async with Hub(store.redis, backlog=3) as hub:
+    async with Hub(store.redis, Journal(store.redis), backlog=3) as hub:
         with hub.subscribe("s") as subscription:
             await store.stop()
             await store.start()
@@ -164,7 +165,7 @@ async def test_an_outage_makes_subscribers_start_again_once_events_come_through(
 
 
 async def test_a_subscriber_that_comes_during_an_outage_is_not_left_with_a_gap(store: Store) -> None:
-    async with Hub(store.redis, backlog=3) as hub:
+    async with Hub(store.redis, Journal(store.redis), backlog=3) as hub:
         await store.stop()
         with hub.subscribe("s") as early:
             await store.start()
@@ -173,7 +174,7 @@ async def test_a_subscriber_that_comes_during_an_outage_is_not_left_with_a_gap(s
 
 async def test_closing_ends_every_subscription_present_and_future(redis: Redis) -> None:
     before = asyncio.all_tasks()
-    async with Hub(redis, backlog=3) as hub:
+    async with Hub(redis, Journal(redis), backlog=3) as hub:
         with hub.subscribe("s") as present:
             hub.close()
             assert await ending(present) == "shutdown"
@@ -187,5 +188,5 @@ async def test_a_redis_that_does_not_answer_is_said_at_the_start(store: Store, m
     before = asyncio.all_tasks()
     await store.stop()
     with pytest.raises(Unavailable):
-        await Hub(store.redis, backlog=3).__aenter__()
+        await Hub(store.redis, Journal(store.redis), backlog=3).__aenter__()
     assert asyncio.all_tasks() <= before

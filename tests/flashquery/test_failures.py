@@ -52,7 +52,7 @@ async def test_a_query_that_fails_does_not_stop_the_others(
             engine.fails_on = ""
             await rig.push(session, "price")
             assert {(await ready(events))["id"] for _ in range(2)} == {failing.id, fine.id}
-        assert {answer.version for answer in (await rig.flash.cache.all("s")).values()} == {3}
+        assert {answer.version for answer in (await rig.stored("s")).values()} == {3}
     # An outage is one line, however many batches it lasts.
     assert [record.levelno for record in caplog.records if record.name == "flashquery.waves"].count(logging.ERROR) == 1
 
@@ -72,9 +72,9 @@ async def test_a_failure_keeps_the_last_answer_which_is_stale(redis: Redis) -> N
             while (announced := await ready(events))["data_version"] == 1:
                 continue
             assert announced["id"] == other.id
-        answers = await rig.flash.cache.all("s")
+        answers = await rig.stored("s")
         assert {number: answer.version for number, answer in answers.items()} == {query.id: 1, other.id: 2}
-        assert await rig.flash.match(session, "fail?") is None
+        assert rig.flash.match(session, "fail?") is None
 
 
 async def test_a_choice_that_fails_leaves_no_request_behind(redis: Redis) -> None:
@@ -108,5 +108,5 @@ async def test_a_wave_that_died_with_the_engine_is_run_again_with_no_new_data(
         engine.revive()
         await until(lambda: rig.evaluations)
         await arrived(rig)
-        assert await rig.flash.match(session, "trend?")
+        assert rig.flash.match(session, "trend?")
         await rig.manager.delete("s")

@@ -75,7 +75,7 @@ async def test_every_answer_is_remembered_and_whether_it_changed(rig: Rig) -> No
         await rig.push(session, "price")
         await until(lambda version=version: len(rig.evaluations) == version + (version + 1) // 2)
         await arrived(rig)
-        newest = await rig.flash.cache.get("s", 1)
+        newest = (await rig.stored("s")).get(1)
         assert newest is not None
         values.append(newest.value)
     answers, more = await rig.history.read("s", 1, None, 10)

@@ -63,7 +63,7 @@ async def versions(rig: Rig, session: Session, events: Subscription, last: int) 
             seen.setdefault(announced["query"], []).append(announced["data_version"])
     await until(lambda: not rig.engine.running)
     await arrived(rig)
-    for number, answer in (await rig.flash.cache.all(session.id)).items():
+    for number, answer in (await rig.stored(session.id)).items():
         evaluated = seen.setdefault(rig.flash.registry(session).get(number).text, [])
         if answer.version not in evaluated:
             evaluated.append(answer.version)
@@ -102,10 +102,10 @@ async def test_a_query_that_is_not_due_keeps_its_older_answer(rig: Rig) -> None:
     await until(lambda: rig.evaluations)
     await rig.push(session, "data")
     await arrived(rig)
-    answer = await rig.flash.cache.get("s", query.id)
+    answer = (await rig.stored("s")).get(query.id)
     assert answer is not None
     assert answer.version == 1
-    assert await rig.flash.match(session, "trend?") is None
+    assert rig.flash.match(session, "trend?") is None
 
 
 async def test_an_interval_ends_without_a_batch(rig: Rig) -> None:
@@ -141,7 +141,7 @@ async def test_a_condition_may_be_of_the_whole_stream(rig: Rig) -> None:
         await settled(session)
     await until(lambda: rig.evaluations)
     await arrived(rig)
-    answer = await rig.flash.cache.get("s", rising.id)
+    answer = (await rig.stored("s")).get(rising.id)
     assert answer is not None
     assert answer.version == 3
 
@@ -214,7 +214,7 @@ async def test_the_answer_behind_statistics_is_found_by_the_question_alone(rig: 
     await rig.push(session, "data")
     await until(lambda: rig.evaluations)
     await arrived(rig)
-    matched = await rig.flash.match(session, "trend?")
+    matched = rig.flash.match(session, "trend?")
     assert matched is not None
     assert matched[0] == query
 
@@ -225,6 +225,6 @@ async def test_asking_with_other_statistics_is_another_question(rig: Rig, engine
     await rig.push(session, "data")
     await until(lambda: rig.evaluations)
     await rig.flash.change(session, query.id, with_stats="window")
-    assert await rig.flash.match(session, "trend?") is None
+    assert rig.flash.match(session, "trend?") is None
     await until(lambda: len(rig.evaluations) == 2)
     assert "count 1" in engine.questions()[1]

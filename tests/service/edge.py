@@ -1,4 +1,4 @@
-"""Small applications with the edge of the real one: its middlewares, signals and keys, and handlers of a test's own."""
+"""Small applications with the edge of the real one and its keys, and handlers of a test's own."""
 
 from __future__ import annotations
 
@@ -9,31 +9,22 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from service import keys
+from service import edge, keys
 from service.access.clients import Clients
-from service.access.guard import lift_deadline
-from service.auth import auth_middleware
 from service.budget import BodyBudget
-from service.cors import add_cors_headers, cors_middleware
-from service.errors import error_middleware, stamp_response
-from service.metrics import Metrics, http_metrics
+from service.metrics import Metrics
 from service.settings import Settings
 
 
 def edge_app(routes: Iterable[web.RouteDef], **settings: Any) -> web.Application:
     configured = Settings(**settings)
     metrics = Metrics(dict)
-    app = web.Application(
-        middlewares=[http_metrics(metrics), error_middleware, cors_middleware, auth_middleware],
-        client_max_size=configured.max_body_bytes,
-    )
+    app = web.Application(client_max_size=configured.max_body_bytes)
     app[keys.SETTINGS] = configured
     app[keys.METRICS] = metrics
-    app[keys.CLIENTS] = Clients(configured)
+    app[keys.CLIENTS] = clients = Clients(configured)
     app[keys.BODIES] = BodyBudget(configured.max_bodies_bytes)
-    app.on_response_prepare.append(stamp_response)
-    app.on_response_prepare.append(add_cors_headers)
-    app.on_response_prepare.append(lift_deadline)
+    edge.install(app, configured, clients, metrics)
     app.add_routes(routes)
     return app
 

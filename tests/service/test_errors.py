@@ -202,5 +202,6 @@ async def test_cancellation_passes_through() -> None:
     async def cancelled(request: web.Request) -> web.StreamResponse:
         raise asyncio.CancelledError
 
+    (enter,) = edge_app([]).middlewares
     with pytest.raises(asyncio.CancelledError):
-        await errors.error_middleware(make_mocked_request("GET", "/"), cancelled)
+        await enter(make_mocked_request("GET", "/"), cancelled)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flashquery import keys
+from flashquery import answers, keys
 from flashquery.events import Subscription
 from service.keys import REDIS
 from tests import apps, valkeys
@@ -51,7 +51,7 @@ async def _stored(client: apps.Client, version: int) -> None:
     """Wait until Redis has the answer to a version."""
 
     async def there() -> bool:
-        return {answer.version for answer in (await core(client).flash.cache.all("s")).values()} == {version}
+        return {answer.version for answer in (await answers.read(client.app[REDIS], "s")).values()} == {version}
 
     await valkeys.until(there)
 
@@ -93,7 +93,7 @@ async def test_answers_and_events_on(url: str, tmp_path: Path) -> None:
         assert [answer["data_version"] for answer in history["data"]] == [1, 2]
         await ok(client, "DELETE", SESSION)
         assert await core(client).journal.flush(valkeys.SECONDS)
-        assert await core(client).flash.cache.all("s") == {}
+        assert await answers.read(client.app[REDIS], "s") == {}
 
 
 async def _subscribed_again(client: apps.Client, log: pytest.LogCaptureFixture) -> None:

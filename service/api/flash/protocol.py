@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from flashquery.answers import Answer
 from flashquery.conditions import LONGEST, Condition
-from flashquery.queries import Changes, FlashQuery
+from flashquery.queries import Changes, FlashQuery, Look
 from service.api.fields import INT64, FastAnswer, GapThreshold, NonEmpty, fits
 from service.api.flash.notify import Notify, NotifyObject, Url
 from service.bodies import Strict
@@ -233,6 +233,12 @@ class FlashList(BaseModel):
     object: Literal["list"] = "list"
     data: list[FlashObject]
     data_version: int
+
+    @classmethod
+    def of(cls, look: Look) -> FlashList:
+        """The session as it looks."""
+        data = [FlashObject.of(query, look.answers.get(query.id), look.version) for query in look.queries]
+        return cls(data=data, data_version=look.version)
 
 
 class HistoryQuery(Strict):

@@ -29,28 +29,17 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def list_queries(request: web.Request, view: View) -> web.Response:
-    async def read() -> protocol.FlashList:
-        look = await view.look()
-        found = [protocol.FlashObject.of(query, look.answers.get(query.id), look.version) for query in look.queries]
-        return protocol.FlashList(data=found, data_version=look.version)
-
-    return await poll(request, view, read)
+    return await poll(request, view)
 
 
 async def get(request: web.Request) -> web.Response:
-    view, query_id = await view_of(request), flash_id(request)
-
-    async def read() -> protocol.FlashObject:
-        look = await view.look(query_id)
-        return protocol.FlashObject.of(look.query(query_id), look.answers.get(query_id), look.version)
-
-    return await poll(request, view, read)
+    return await poll(request, await view_of(request), flash_id(request))
 
 
 async def history(request: web.Request) -> web.Response:
     view, query_id = await view_of(request), flash_id(request)
     query = query_model(request, protocol.HistoryQuery)
-    (await view.look(query_id)).query(query_id)
+    (await view.look()).query(query_id)
     await view.touch()
     answers, more = await request.app[CORE].history.read(view.id, query_id, query.since, query.limit)
     found = protocol.FlashHistory(data=list(map(protocol.PastAnswer.of, answers)), has_more=more)
@@ -62,7 +51,7 @@ async def change(request: web.Request) -> web.Response:
     flash, query_id = request.app[CORE].flash, flash_id(request)
     body = await read_model(request, protocol.FlashUpdate)
     before = flash.registry(session).get(query_id)
-    answer = await flash.cache.get(session.id, query_id)
+    answer = flash.registry(session).answer(query_id)
     query = await flash.change(session, query_id, **body.options)
     session.touch()
     kept = answer if query.asked == before.asked else None

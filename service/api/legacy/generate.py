@@ -44,7 +44,7 @@ async def _ask(request: web.Request, session: Session, body: GenerateOldBody, st
         stop=body.stop,
         fast_answer=FAST_ANSWERS if body.fast_answer else (),
     )
-    hit = await known(request, session, question, started)
+    hit = known(request, session, question, started)
     if hit is not None:
         return _known(request, session, hit, body.stream)
     async with asking(request, session, question, started) as answer:

@@ -33,7 +33,7 @@ async def generate(request: web.Request, session: Session) -> web.StreamResponse
     started = time.monotonic()
     session.touch()
     await await_entries(request, session, body.after)
-    hit = await known(request, session, body, started)
+    hit = known(request, session, body, started)
     if hit is not None:
         return _stream_hit(hit) if body.stream else _respond(request, hit)
     async with asking(request, session, body, started) as answer:
@@ -43,7 +43,7 @@ async def generate(request: web.Request, session: Session) -> web.StreamResponse
         return _respond(request, _result(session, reply).model_copy(update={"text": reply.message.content}))
 
 
-async def known(request: web.Request, session: Session, body: GenerateBody, started: float) -> Generation | None:
+def known(request: web.Request, session: Session, body: GenerateBody, started: float) -> Generation | None:
     """The answer, if it is there before it is asked for: a Flash Query's, or what the ready position is sure of.
 
     Args:
@@ -54,7 +54,7 @@ async def known(request: web.Request, session: Session, body: GenerateBody, star
     """
     if not request.app[CORE].manager.questions.plain(session, body.template_options):
         return None
-    return await _from_cache(request, session, body.prompt, started) or _from_ready(request, session, body)
+    return _from_cache(request, session, body.prompt, started) or _from_ready(request, session, body)
 
 
 @asynccontextmanager
@@ -73,8 +73,8 @@ async def asking(request: web.Request, session: Session, body: GenerateBody, sta
             yield Answer(reply, run)
 
 
-async def _from_cache(request: web.Request, session: Session, text: str, started: float) -> Generation | None:
-    hit = await request.app[CORE].flash.match(session, text)
+def _from_cache(request: web.Request, session: Session, text: str, started: float) -> Generation | None:
+    hit = request.app[CORE].flash.match(session, text)
     if hit is None:
         return None
     query, answer = hit

@@ -126,7 +126,7 @@ async def test_nothing_secret_is_logged_or_told(
             # The store no longer lets the server in.
             await redis.acl_deluser("guarded")
             await until(lambda: any("lost the connection" in line for line in server.lines))
-            await send("GET", flash, 503)
+            await send("GET", f"{flash}/1/history", 503)
     log = "\n".join(server.lines)
     if log_format == "json":
         assert all(isinstance(json.loads(line), dict) for line in server.lines if line.startswith("{"))

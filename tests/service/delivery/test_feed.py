@@ -241,7 +241,7 @@ async def test_answers_that_the_snapshot_holds_are_not_told_again(client: apps.C
     for _ in range(3):
         await push(client, "a")
         await answered(client, "a")
-    at = (await core(client).flash.cache.all("a"))[1].evaluated_at
+    at = core(client).flash.look(core(client).manager.get("a")).answers[1].evaluated_at
     with Feed(core(client), "a") as feed:
         await feed.begin()
         for version, later in ((1, -2), (2, -1), (3, 0), (3, 1), (4, 2)):

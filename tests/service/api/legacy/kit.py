@@ -30,7 +30,7 @@ async def answered(client: apps.Client, path: str) -> list[dict[str, Any]]:
     flash, session = core(client).flash, core(client).manager.get(id_of(path))
     async with asyncio.timeout(10):
         for query in flash.registry(session):
-            while await flash.match(session, query.text) is None:
+            while flash.match(session, query.text) is None:
                 await asyncio.sleep(0.001)
     queries: list[dict[str, Any]] = (await ok(client, "GET", f"{path}/flash"))["flash_queries"]
     return queries

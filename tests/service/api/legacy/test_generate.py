@@ -134,7 +134,7 @@ async def test_a_flash_querys_answer_is_served(client: apps.Client) -> None:
     path = await init(client, flash=[{"query": "Hot?", "max_tokens": 4}])
     await push(client, path)
     await answered(client, path)
-    answer = await core(client).flash.cache.get(id_of(path), 1)
+    answer = core(client).flash.registry(core(client).manager.get(id_of(path))).answer(1)
     assert answer is not None
     size = core(client).manager.get(id_of(path)).tokens
     hit = await ok(client, "POST", f"{path}/generate", {"prompt": "Hot?"})
