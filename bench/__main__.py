@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -42,6 +45,14 @@ async def _run(names: list[str], full: bool, out: Path, console: Console) -> boo
     return met
 
 
+async def _until_stopped(run: Coroutine[Any, Any, bool]) -> bool:
+    """Let SIGTERM do what Ctrl-C does: servers are stopped before this process ends."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await run
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"{', '.join(FAMILIES)}; default all")
@@ -60,7 +71,7 @@ def main() -> int:
     ]
     out = arguments.out or ROOT / ("docs/benchmarks" if full else "build/bench")
     out.mkdir(parents=True, exist_ok=True)
-    met = asyncio.run(_run(names, full, out, Console(width=150)))
+    met = asyncio.run(_until_stopped(_run(names, full, out, Console(width=150))))
     print(f"bench: results are in {out}")
     return 0 if met else 1
 

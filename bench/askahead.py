@@ -34,12 +34,16 @@ class Answer:
 
 
 class Client:
-    """A keep-alive connection or several. Use as an asynchronous context manager."""
+    """Keep-alive connections. Use as an asynchronous context manager."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self._http = aiohttp.ClientSession(
-            server.url, json_serialize=lambda body: orjson.dumps(body).decode(), timeout=aiohttp.ClientTimeout(600)
+            server.url,
+            # llama.cpp's server ends a connection after a streamed answer without saying so.
+            connector=aiohttp.TCPConnector(force_close=server.name == "llama.cpp"),
+            json_serialize=lambda body: orjson.dumps(body).decode(),
+            timeout=aiohttp.ClientTimeout(600),
         )
 
     async def __aenter__(self) -> Client:

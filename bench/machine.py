@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from service.settings import default_data_dir
+from service.settings.server import default_data_dir
 from streams.models import resolve
 
 CONTEXT = 8192

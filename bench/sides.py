@@ -12,7 +12,13 @@ from bench.candles import QUESTION, Candle
 
 
 class Side(ABC):
-    """One stream on one server. A tick may take what time it wants; what is compared is the question after it."""
+    """One stream on one server. A tick may take what time it wants; what is compared is the question after it.
+
+    Attributes:
+        asked_once: an answer takes so long that a visit has one tick only.
+    """
+
+    asked_once = False
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -128,3 +134,12 @@ class Resent(Side):
 
     async def end(self) -> None:
         self._data = ""
+
+
+class Uncached(Resent):
+    """The same where nothing is kept between prompts."""
+
+    asked_once = True
+
+    async def begin(self, candles: Sequence[Candle]) -> None:
+        self._data = "".join(f"{candle.line}\n" for candle in candles)

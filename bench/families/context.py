@@ -12,9 +12,9 @@ from bench.askahead import Answer, Client
 from bench.candles import Feed
 from bench.rows import Result, Row, Series, Target, at_least, at_most, compared, milliseconds, percentile
 from bench.servers import QUIET_SECONDS, Fleet
-from bench.sides import AtOnce, Flash, Floor, Resent, Resident, Side
+from bench.sides import AtOnce, Flash, Floor, Resent, Resident, Side, Uncached
 
-_CANDLE_TOKENS = 45
+_CANDLE_TOKENS = 42
 _LONGEST_ANSWER = 8
 _RESIDENT, _AT_ONCE, _FLASH, _FLOOR = "Askahead", "Askahead, tick included", "Flash Query", "AsyncLLM floor"
 _VLLM, _UNCACHED, _LLAMA = "vllm serve", "vllm serve, no prefix cache", "llama.cpp server"
@@ -24,7 +24,7 @@ _SIDES: Mapping[str, tuple[str, type[Side]]] = {
     _FLASH: ("askahead", Flash),
     _FLOOR: ("floor", Floor),
     _VLLM: ("vllm", Resent),
-    _UNCACHED: ("vllm without cache", Resent),
+    _UNCACHED: ("vllm without cache", Uncached),
     _LLAMA: ("llama.cpp", Resent),
 }
 
@@ -58,8 +58,8 @@ class _Samples:
 
 async def measure(fleet: Fleet, full: bool) -> Result:
     """Every round visits every side, in an order that rotates; each visit is some ticks with a question after each."""
-    contexts = (512, 1024, 2048, 4096, 7168) if full else (2048, 7168)
-    rounds, ticks = (5, 3) if full else (3, 1)
+    contexts = (512, 1024, 2048, 4096, 7168) if full else (2048, 4096)
+    rounds, ticks = (5, 2) if full else (3, 1)
     result = Result(rounds=rounds)
     lines: dict[str, list[tuple[float, float]]] = {name: [] for name in _SIDES}
     feed = Feed()
@@ -67,6 +67,11 @@ async def measure(fleet: Fleet, full: bool) -> Result:
         sides: dict[str, Side] = {}
         for name, (server, kind) in _SIDES.items():
             sides[name] = kind(await stack.enter_async_context(Client(await fleet.get(server))))
+        for side in sides.values():
+            await side.begin(feed.take(2))
+            await side.tick(feed.take(1)[0])
+            await side.ask(_LONGEST_ANSWER)
+            await side.end()
         for context in contexts:
             samples = await _at(context, sides, feed, rounds, ticks)
             result.rows += _rows(context, samples)
@@ -81,11 +86,9 @@ async def measure(fleet: Fleet, full: bool) -> Result:
 async def _at(context: int, sides: Mapping[str, Side], feed: Feed, rounds: int, ticks: int) -> dict[str, _Samples]:
     """All rounds at one context, which is reached when half of the ticks have come."""
     count = context // _CANDLE_TOKENS - rounds * ticks // 2
-    candles, fresh = feed.take(count), feed.take(1 + rounds * ticks)
+    candles, fresh = feed.take(count), feed.take(rounds * ticks)
     for side in sides.values():
         await side.begin(candles)
-        await side.tick(fresh[0])
-        await side.ask(_LONGEST_ANSWER)
     samples = {name: _Samples() for name in sides}
     names = list(sides)
     for number in range(rounds):
@@ -93,7 +96,7 @@ async def _at(context: int, sides: Mapping[str, Side], feed: Feed, rounds: int, 
         for name in names[shift:] + names[:shift]:
             await asyncio.sleep(QUIET_SECONDS)
             answers = []
-            for candle in fresh[1 + number * ticks :][:ticks]:
+            for candle in fresh[number * ticks :][: 1 if sides[name].asked_once else ticks]:
                 await sides[name].tick(candle)
                 answers.append(await sides[name].ask(_LONGEST_ANSWER))
             samples[name].rounds.append(answers)
