@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Coroutine
@@ -15,6 +16,8 @@ from rich.console import Console
 from bench import machine, report
 from bench.families import chat, context, flash, ingest, memory, polls, pushes, sessions, startup, window
 from bench.servers import ROOT, Fleet
+
+log = logging.getLogger("bench")
 
 # In an order in which each can use the servers that the one before it has left.
 FAMILIES = {
@@ -37,7 +40,7 @@ async def _run(names: list[str], full: bool, out: Path, console: Console) -> boo
     met = True
     async with Fleet() as fleet:
         for name in names:
-            console.print(f"bench: {name}")
+            log.info("measuring %s", name)
             result = await FAMILIES[name](fleet, full)
             console.print(report.table(name, result))
             report.write(out, name, result, machine.facts())
@@ -63,6 +66,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.families) - set(FAMILIES):
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(FAMILIES)}")
+    logging.basicConfig(format="%(asctime)s bench: %(message)s", datefmt="%H:%M:%S")
+    log.setLevel(logging.INFO)
     full = arguments.full
     names = [
         name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,8 @@ import aiohttp
 import psutil
 
 from bench import machine
+
+log = logging.getLogger("bench")
 
 ROOT = Path(__file__).parent.parent
 QUIET_SECONDS = 0.5
@@ -140,6 +143,7 @@ class Fleet:
             stack.push_async_callback(server.stop)
             await server.wait_ready(launch.health)
             self._running[name] = server, stack.pop_all()
+        log.info("%s is ready after %.1f s", name, server.ready_seconds)
         return server
 
     async def keep(self, *names: str) -> None:

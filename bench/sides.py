@@ -15,7 +15,7 @@ class Side(ABC):
     """One stream on one server. A tick may take what time it wants; what is compared is the question after it.
 
     Attributes:
-        asked_once: an answer takes so long that a visit has one tick only.
+        asked_once: an answer takes so long that only the last tick of a visit is followed by a question.
     """
 
     asked_once = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -13,6 +14,8 @@ from bench.candles import Feed
 from bench.rows import Result, Row, Series, Target, at_least, at_most, compared, milliseconds, percentile
 from bench.servers import QUIET_SECONDS, Fleet
 from bench.sides import AtOnce, Flash, Floor, Resent, Resident, Side, Uncached
+
+log = logging.getLogger("bench")
 
 _CANDLE_TOKENS = 42
 _LONGEST_ANSWER = 8
@@ -73,6 +76,7 @@ async def measure(fleet: Fleet, full: bool) -> Result:
             await side.ask(_LONGEST_ANSWER)
             await side.end()
         for context in contexts:
+            log.info("%d tokens of context", context)
             samples = await _at(context, sides, feed, rounds, ticks)
             result.rows += _rows(context, samples)
             for name, found in samples.items():
@@ -96,9 +100,10 @@ async def _at(context: int, sides: Mapping[str, Side], feed: Feed, rounds: int, 
         for name in names[shift:] + names[:shift]:
             await asyncio.sleep(QUIET_SECONDS)
             answers = []
-            for candle in fresh[number * ticks :][: 1 if sides[name].asked_once else ticks]:
+            for left, candle in zip(reversed(range(ticks)), fresh[number * ticks :], strict=False):
                 await sides[name].tick(candle)
-                answers.append(await sides[name].ask(_LONGEST_ANSWER))
+                if not left or not sides[name].asked_once:
+                    answers.append(await sides[name].ask(_LONGEST_ANSWER))
             samples[name].rounds.append(answers)
     for side in sides.values():
         await side.end()
