@@ -4,12 +4,7 @@ SIZES: int
 TILE: int
 
 def attend(
-    query: int,
-    cache: int,
-    output: int,
-    starts: int,
-    lengths: int,
-    table: int,
+    addresses: tuple[int, int, int, int, int, int],
     sizes: tuple[int, int, int, int, int, int],
     strides: tuple[int, int, int, int, int],
     scale: float,

@@ -33,7 +33,11 @@ typedef struct {
 typedef struct {
     const int32_t *blocks;
     float *sums;
-    long kv_head, token, position, tokens, chunk, chunks;
+    long kv_head;
+    /* The first token in the batch, its position in its sequence, and how many they are. */
+    long token, position, tokens;
+    /* All of these tokens' are merged by the first of them, for which chunks is how many; 0 for others. */
+    long chunk, chunks;
 } Unit;
 
 #if defined(__x86_64__)
@@ -48,10 +52,10 @@ typedef struct {
 #define UNIT_ROWS 96
 /* Bytes of sums that wait to be merged, unless one token's need more. */
 #define PENDING (4 << 20)
-#define LEAST (-1e30f)
+#define NO_SCORE (-1e30f)
 
-static inline long least(long a, long b) { return a < b ? a : b; }
-static inline long most(long a, long b) { return a > b ? a : b; }
+static inline long min(long a, long b) { return a < b ? a : b; }
+static inline long max(long a, long b) { return a > b ? a : b; }
 
 /* 2^x for x <= 0, to a relative error of 2e-7; 0 below -127. */
 INLINE __m256 power(__m256 x) {
@@ -92,7 +96,8 @@ INLINE void add_tile(int m, int v, float *const *c, const float *const *a, const
 }
 
 /* The same for b of any multiple of SIZES columns. */
-INLINE void add_product(int m, float *const *c, const float *const *a, const float *b, long stride, long n, long columns) {
+INLINE void add_product(int m, float *const *c, const float *const *a, const float *b, long stride, long n,
+                        long columns) {
     float *to[ROWS];
     for (long at = 0; at < columns; at += TILE) {
         for (int i = 0; i < m; i++)
@@ -104,9 +109,9 @@ INLINE void add_product(int m, float *const *c, const float *const *a, const flo
     }
 }
 
-/* Make the scores of a tile weights, 0 for those outside [low, high], and bring a row's sums to the same largest score. */
+/* Make the scores of a tile weights, 0 for those outside [low, high], and scale a row's sums to its largest score. */
 INLINE void weigh(float *scores, float scale, long low, long high, float *sums, long size) {
-    __m256 s[TILE / LANES], *parts = s;
+    __m256 s[TILE / LANES];
     float *weights = sums + size, *top = weights + LANES;
     const __m256i order = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     for (int j = 0; j < TILE / LANES; j++)
@@ -114,8 +119,8 @@ INLINE void weigh(float *scores, float scale, long low, long high, float *sums, 
     if (low > 0 || high < TILE - 1)
         for (int j = 0; j < TILE / LANES; j++) {
             __m256i at = _mm256_add_epi32(order, _mm256_set1_epi32(j * LANES));
-            __m256i out = _mm256_or_si256(_mm256_cmpgt_epi32(at, _mm256_set1_epi32((int)least(high, TILE))),
-                                          _mm256_cmpgt_epi32(_mm256_set1_epi32((int)most(low, 0)), at));
+            __m256i out = _mm256_or_si256(_mm256_cmpgt_epi32(at, _mm256_set1_epi32((int)min(high, TILE))),
+                                          _mm256_cmpgt_epi32(_mm256_set1_epi32((int)max(low, 0)), at));
             s[j] = _mm256_blendv_ps(s[j], _mm256_set1_ps(-INFINITY), _mm256_castsi256_ps(out));
         }
     float best = largest(_mm256_max_ps(_mm256_max_ps(s[0], s[1]), _mm256_max_ps(s[2], s[3])));
@@ -129,12 +134,13 @@ INLINE void weigh(float *scores, float scale, long low, long high, float *sums, 
         s[j] = power(_mm256_sub_ps(s[j], _mm256_set1_ps(*top)));
         _mm256_storeu_ps(scores + j * LANES, s[j]);
     }
-    __m256 sum = _mm256_add_ps(_mm256_add_ps(parts[0], parts[1]), _mm256_add_ps(parts[2], parts[3]));
+    __m256 sum = _mm256_add_ps(_mm256_add_ps(s[0], s[1]), _mm256_add_ps(s[2], s[3]));
     _mm256_storeu_ps(weights, _mm256_add_ps(_mm256_loadu_ps(weights), sum));
 }
 
 /* m rows of a unit, from one on, over the tile that begins at a position. */
-INLINE void attend_rows(const Call *c, const Unit *u, int m, long row, long from, const float *keys, const float *values) {
+INLINE void attend_rows(const Call *c, const Unit *u, int m, long row, long from, const float *keys,
+                        const float *values) {
     long group = c->heads / c->kv_heads, width = c->size + 2 * LANES;
     float scores[ROWS][TILE], *to[ROWS], *sums[ROWS];
     const float *query[ROWS], *weights[ROWS];
@@ -152,23 +158,25 @@ INLINE void attend_rows(const Call *c, const Unit *u, int m, long row, long from
         weigh(to[i], c->scale, high - c->window + 1, high, sums[i], c->size);
     }
     /* Not further than what the last row sees: what lies there may be anything, and not even 0 times it need be 0. */
-    add_product(m, sums, weights, values, c->size, least(high + 1, TILE), c->size);
+    add_product(m, sums, weights, values, c->size, min(high + 1, TILE), c->size);
 }
 
 TARGET static void attend(const Call *c, const Unit *u) {
     long group = c->heads / c->kv_heads, rows = u->tokens * group, width = c->size + 2 * LANES;
     memset(u->sums, 0, rows * width * sizeof(float));
     for (long row = 0; row < rows; row++)
-        u->sums[row * width + c->size + LANES] = LEAST;
-    long end = least((u->chunk + 1) * CHUNK, u->position + u->tokens);
+        u->sums[row * width + c->size + LANES] = NO_SCORE;
+    long end = min((u->chunk + 1) * CHUNK, u->position + u->tokens);
     for (long from = u->chunk * CHUNK; from < end; from += TILE) {
         const float *keys = c->cache + u->blocks[from / c->block] * c->block_stride + u->kv_head * c->head_stride;
         const float *values = keys + c->block * c->size + from % c->block * c->size;
         keys += from % c->block;
         /* Tokens before have not come to this tile, and those after have left it behind. */
-        long row = most(0, from - u->position) * group;
-        long last = least(u->tokens, from + TILE - 1 + c->window - u->position) * group;
+        long row = max(0, from - u->position) * group;
+        long last = min(u->tokens, from + TILE - 1 + c->window - u->position) * group;
         while (row < last) {
+            /* Four go as two and two, for one alone would wait for its own sums. Calls apart, one for each number: with
+             * rows counted after them all, GCC 12 keeps sums in memory, and takes 1.7 times as long. */
             long left = last - row;
             if (left == 3 || left > 4) {
                 attend_rows(c, u, 3, row, from, keys, values);
@@ -187,7 +195,8 @@ TARGET static void merge(const Call *c, const Unit *u) {
     long group = c->heads / c->kv_heads, rows = u->tokens * group, width = c->size + 2 * LANES;
     for (long row = 0; row < rows; row++) {
         long token = u->token + row / group, head = u->kv_head * group + row % group;
-        float *first = u->sums + row * width, *to = c->output + token * c->output_stride + head * c->size, top = LEAST;
+        float *first = u->sums + row * width, top = NO_SCORE, weight = 0;
+        float *to = c->output + token * c->output_stride + head * c->size;
         for (long i = 0; i < u->chunks; i++)
             top = fmaxf(top, first[i * rows * width + c->size + LANES]);
         for (long i = 0; i < u->chunks; i++) {
@@ -198,7 +207,6 @@ TARGET static void merge(const Call *c, const Unit *u) {
                 _mm256_storeu_ps(first + d, i ? _mm256_add_ps(_mm256_loadu_ps(first + d), more) : more);
             }
         }
-        float weight = 0;
         for (int i = 0; i < LANES; i++)
             weight += first[c->size + i];
         for (long d = 0; d < c->size; d += LANES)
@@ -218,27 +226,26 @@ static void compute(const Call *c, const Unit *units, long count) {
 
 static int attention(const Call *c) {
     long group = c->heads / c->kv_heads, width = c->size + 2 * LANES, longest = 0, count = 0, used = 0;
-    long at_once = most(1, UNIT_ROWS / group);
+    long at_once = max(1, UNIT_ROWS / group);
     for (long s = 0; s < c->sequences; s++)
-        longest = most(longest, c->lengths[s]);
-    long chunks = longest / CHUNK + 1, space = most(PENDING / sizeof(float), at_once * group * width * chunks);
-    long most_units = most(space / (group * width), chunks);
+        longest = max(longest, c->lengths[s]);
+    long space = max(PENDING / sizeof(float), (longest / CHUNK + 1) * at_once * group * width);
     float *sums = malloc(space * sizeof(float));
-    Unit *units = malloc(most_units * sizeof(Unit));
+    Unit *units = malloc(space / (group * width) * sizeof(Unit));
     if (sums && units) {
         for (long s = 0; s < c->sequences; s++)
             for (long token = c->starts[s]; token < c->starts[s + 1]; token += at_once)
                 for (long head = 0; head < c->kv_heads; head++) {
-                    long tokens = least(at_once, c->starts[s + 1] - token);
+                    long tokens = min(at_once, c->starts[s + 1] - token);
                     long position = c->lengths[s] - (c->starts[s + 1] - token);
-                    long first = most(0, position - c->window + 1) / CHUNK, end = (position + tokens - 1) / CHUNK + 1;
+                    long first = max(0, position - c->window + 1) / CHUNK, end = (position + tokens - 1) / CHUNK + 1;
                     if (used + (end - first) * tokens * group * width > space) {
                         compute(c, units, count);
                         count = used = 0;
                     }
                     for (long chunk = first; chunk < end; chunk++) {
-                        units[count++] = (Unit){c->table + s * c->table_stride, sums + used, head, token, position, tokens,
-                                                chunk, chunk == first ? end - first : 0};
+                        units[count++] = (Unit){c->table + s * c->table_stride, sums + used, head, token, position,
+                                                tokens, chunk, chunk == first ? end - first : 0};
                         used += tokens * group * width;
                     }
                 }
@@ -259,13 +266,14 @@ static int attention(const Call *c) { return 0; }
 static PyObject *attend_call(PyObject *self, PyObject *args) {
     unsigned long long query, cache, output, starts, lengths, table;
     Call c;
-    if (!PyArg_ParseTuple(args, "KKKKKK(llllll)(lllll)f", &query, &cache, &output, &starts, &lengths, &table, &c.sequences,
-                          &c.heads, &c.kv_heads, &c.size, &c.block, &c.window, &c.query_stride, &c.output_stride,
-                          &c.block_stride, &c.head_stride, &c.table_stride, &c.scale))
+    if (!PyArg_ParseTuple(args, "(KKKKKK)(llllll)(lllll)f", &query, &cache, &output, &starts, &lengths, &table,
+                          &c.sequences, &c.heads, &c.kv_heads, &c.size, &c.block, &c.window, &c.query_stride,
+                          &c.output_stride, &c.block_stride, &c.head_stride, &c.table_stride, &c.scale))
         return NULL;
-    if (!usable() || c.kv_heads < 1 || c.heads < 1 || c.heads % c.kv_heads || c.size < 1 || c.size % SIZES || c.block < 1 ||
-        c.block % TILE || c.window < 1) {
-        PyErr_SetString(PyExc_ValueError, "needs AVX2 and FMA, heads in multiples of kv_heads, size of SIZES, block of TILE");
+    if (!usable() || c.kv_heads < 1 || c.heads < 1 || c.heads % c.kv_heads || c.size < 1 || c.size % SIZES ||
+        c.block < 1 || c.block % TILE || c.window < 1) {
+        PyErr_SetString(PyExc_ValueError,
+                        "needs AVX2 and FMA, heads in multiples of KV heads, size of SIZES, block of TILE, a window");
         return NULL;
     }
     c.query = (const float *)query, c.cache = (const float *)cache, c.output = (float *)output;
@@ -283,7 +291,7 @@ static PyObject *attend_call(PyObject *self, PyObject *args) {
 static PyObject *is_usable(PyObject *self, PyObject *args) { return PyBool_FromLong(usable()); }
 
 static PyMethodDef methods[] = {
-    {"attend", attend_call, METH_VARARGS, "See attention.py."},
+    {"attend", attend_call, METH_VARARGS, "attend(addresses, sizes, strides, scale): see attention.py."},
     {"usable", is_usable, METH_NOARGS, "usable(): whether this processor has the instructions."},
     {NULL, NULL, 0, NULL}};
 

@@ -43,12 +43,12 @@ class _Attention(CPUAttentionBackendImpl):  # type: ignore[misc]  # vLLM ships n
         kv_cache: torch.Tensor,
         attn_metadata: CPUAttentionMetadata | None,
         output: torch.Tensor,
-        *scales: torch.Tensor | None,
-        **more_scales: torch.Tensor | None,
+        output_scale: torch.Tensor | None = None,
+        output_block_scale: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        given = (*scales, *more_scales.values())
-        if attn_metadata is None or any(scale is not None for scale in given) or not self._applies(kv_cache, attn_metadata):
-            return super().forward(layer, query, key, value, kv_cache, attn_metadata, output, *scales, **more_scales)
+        scales = (output_scale, output_block_scale)
+        if attn_metadata is None or scales != (None, None) or not self._applies(query, kv_cache, attn_metadata):
+            return super().forward(layer, query, key, value, kv_cache, attn_metadata, output, *scales)
         attend(
             query,
             kv_cache,
@@ -61,7 +61,7 @@ class _Attention(CPUAttentionBackendImpl):  # type: ignore[misc]  # vLLM ships n
         )
         return output
 
-    def _applies(self, kv_cache: torch.Tensor, metadata: CPUAttentionMetadata) -> bool:
+    def _applies(self, query: torch.Tensor, kv_cache: torch.Tensor, metadata: CPUAttentionMetadata) -> bool:
         return (
             self.attn_type == AttentionType.DECODER
             and metadata.causal is True
@@ -69,6 +69,7 @@ class _Attention(CPUAttentionBackendImpl):  # type: ignore[misc]  # vLLM ships n
             and self.alibi_slopes is None
             and self.sinks is None
             and not self.logits_soft_cap
+            and query.dtype == torch.float32
             and computes(kv_cache)
         )
 
@@ -116,7 +117,14 @@ def attend(
     _, heads, size = query.shape
     _, kv_heads, block, _ = kv_cache.shape
     _attention.attend(
-        *(tensor.data_ptr() for tensor in (query, kv_cache, output, starts, lengths, table)),
+        (
+            query.data_ptr(),
+            kv_cache.data_ptr(),
+            output.data_ptr(),
+            starts.data_ptr(),
+            lengths.data_ptr(),
+            table.data_ptr(),
+        ),
         (len(lengths), heads, kv_heads, size, block, window or _NO_WINDOW),
         (query.stride(0), output.stride(0), kv_cache.stride(0), kv_cache.stride(1), table.stride(0)),
         scale,
