@@ -17,6 +17,7 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from streams.engine.attention import own_attention
 from streams.engine.narrow import narrow_weights
 
 
@@ -71,7 +72,7 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         super().__init__(vllm_config, *args, **kwargs)
 
     def load_model(self, **options: Any) -> None:
-        with narrow_weights():
+        with narrow_weights(), own_attention():
             super().load_model(**options)
 
     def init_device(self) -> None:
