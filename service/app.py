@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 import orjson
-import uvloop
 from aiohttp import web
 from redis.asyncio import Redis
 
@@ -194,7 +193,7 @@ def run(settings: Settings) -> int:
     Args:
         settings: everything configurable.
     """
-    return uvloop.run(_serve(settings))
+    return asyncio.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> int:
