@@ -124,7 +124,7 @@ async def test_a_client_that_never_reads_loses_its_place(redis: Redis, tmp_path:
         assert counters(client).requests_cancelled == 1
 
 
-async def test_without_redis_questions_are_computed(tmp_path: Path) -> None:
+async def test_without_redis_answers_come_from_memory_and_questions_are_computed(tmp_path: Path) -> None:
     async with AsyncExitStack() as valkey:
         url = await valkey.enter_async_context(embedded_valkey(tmp_path))
         async with connect(url) as redis, apps.serving(redis, tmp_path) as client:
@@ -132,14 +132,18 @@ async def test_without_redis_questions_are_computed(tmp_path: Path) -> None:
             await push(client)
             await answered(client, "s")
             await valkey.aclose()
-            answer = await ok(client, "POST", GENERATE, {"prompt": "Hot?"})
+            hit = await ok(client, "POST", GENERATE, {"prompt": "Hot?"})
+            answer = await ok(client, "POST", GENERATE, {"prompt": "Cold?"})
+            assert (hit["data_version"], hit["flash"]) == (1, True)
             assert (answer["data_version"], "flash" in answer) == (1, False)
-            assert len(await stream(client, prompt="Hot?")) > 1
+            assert len(await stream(client, prompt="Cold?")) > 1
+            (polled,) = (await ok(client, "GET", f"{SESSION}/flash"))["data"]
+            assert (polled["value"], polled["fresh"]) == (hit["text"], True)
             status, reply = await call(client, "POST", f"{SESSION}/push", {"data": "x"})
             assert (status, reply["error"]["code"]) == (503, "outcome_unknown")
             health = await ok(client, "GET", "/health")
             assert (health["status"], health["store"]) == ("ok", "degraded")
-            async with client.get(f"{SESSION}/flash") as response:
+            async with client.get(f"{SESSION}/flash/{polled['id']}/history") as response:
                 assert response.status == 503
                 assert int(response.headers["Retry-After"]) > 0
                 assert (await response.json())["error"]["code"] == "store_unavailable"
