@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,7 +90,7 @@ async def load(plan: Plan) -> Figures:
     return Figures(**json.loads(output))
 
 
-class _Client(asyncio.Protocol):
+class _Client(asyncio.Protocol, ABC):
     """A connection. Subclasses say how requests are written and where answers end."""
 
     def __init__(self, plan: Plan, times: list[float], failed: asyncio.Future[None]) -> None:
@@ -147,11 +148,13 @@ class _Client(asyncio.Protocol):
         due += self._plan.interval
         self._loop.call_later(due - time.perf_counter(), self._at_intervals, due)
 
+    @abstractmethod
     def greet(self) -> None:
-        raise NotImplementedError
+        """Do what comes before the first request, and tell when that is done."""
 
+    @abstractmethod
     def take(self) -> None:
-        raise NotImplementedError
+        """Take whole answers from what has arrived."""
 
 
 class _Http(_Client):

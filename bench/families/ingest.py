@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from bench.askahead import Client
+from bench.beside import beside
 from bench.candles import Feed
 from bench.rows import Result, Row, at_least, at_most, compared, milliseconds
 from bench.servers import Fleet
@@ -31,15 +32,8 @@ async def reading(client: Client, feed: Feed) -> AsyncIterator[None]:
             finally:
                 await client.delete(session)
 
-    task = asyncio.create_task(read())
-    try:
-        await asyncio.sleep(0.5)
+    async with beside(read(), 0.5):
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
-    if not task.cancelled():
-        task.result()
 
 
 async def measure(fleet: Fleet, full: bool) -> Result:

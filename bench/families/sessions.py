@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from bench.askahead import Client
+from bench.beside import beside
 from bench.candles import Feed
 from bench.rows import Result, Row, Series, milliseconds, percentile
 from bench.servers import Fleet
@@ -141,12 +142,5 @@ async def _listening(ours: Client, path: str, hear: Hear) -> AsyncIterator[None]
             async for kind, data in events:
                 hear(kind, data)
 
-    task = asyncio.create_task(listen())
-    try:
-        await asyncio.sleep(1.0)
+    async with beside(listen(), 1.0):
         yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
-    if not task.cancelled():
-        task.result()
