@@ -31,6 +31,7 @@ from service.budget import BodyBudget
 from service.core import CORE, Core
 from service.engine import engine_options, resolved_model
 from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
+from service.lane import open_lane
 from service.metrics import Metrics
 from service.openapi import add_routes, build
 from service.peers import PEERS, Peers
@@ -224,6 +225,7 @@ async def _serve(settings: Settings) -> int:
     )
     try:
         await runner.setup()
+        open_lane(runner)
         await web.SockSite(runner, listening).start()
         log.info("listening on %s, loading the model", url)
         await stop.wait()

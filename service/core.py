@@ -25,7 +25,7 @@ from service.settings import Settings
 from service.views import Other, Own, View, descriptions, other
 from streams.engine.remarks import remarks
 from streams.engine.supervisor import Supervisor
-from streams.errors import AskaheadError, EngineUnavailable, NotFound
+from streams.errors import AskaheadError, EngineUnavailable
 from streams.journal import Journal
 from streams.leases import Leases, Replica
 from streams.log import RedisLog
@@ -124,6 +124,14 @@ class Core:
         """Whether this server has the session."""
         return self._parts is not None and self._parts[0].has(session_id)
 
+    def own(self, session_id: str) -> Own | None:
+        """A session of this server; None if it has none of that id."""
+        if self._parts is None:
+            return None
+        manager, flash = self._parts
+        session = manager.find(session_id)
+        return None if session is None else Own(session, flash)
+
     async def view(self, session_id: str) -> View:
         """A session, whoever owns it.
 
@@ -131,12 +139,10 @@ class Core:
             NotFound: there is none.
             RedisError: it is not this server's, and Redis does not answer.
         """
-        if self._parts is not None:
-            manager, flash = self._parts
-            with suppress(NotFound):
-                return Own(manager.get(session_id), flash)
-            if manager.has(session_id):
-                raise gone(session_id)
+        if (own := self.own(session_id)) is not None:
+            return own
+        if self.has(session_id):
+            raise gone(session_id)
         return await other(self._redis, session_id)
 
     async def views(self, prefix: str) -> list[View]:

@@ -147,12 +147,16 @@ class Metrics:
     def count(self, request: web.Request, status: int) -> None:
         """Count a request that was answered with this status."""
         resource = request.match_info.route.resource
-        self._counter(
-            # No label may grow with what clients make up: paths and methods can be anything.
+        # No label may grow with what clients make up: paths and methods can be anything.
+        self.count_one(
             request.method if request.method in _METHODS else "other",
             resource.canonical if resource is not None else "unmatched",
-            str(status),
-        ).inc()
+            status,
+        )
+
+    def count_one(self, method: str, route: str, status: int) -> None:
+        """The same of one that was not routed."""
+        self._counter(method, route, status).inc()
 
     def gauges(self) -> dict[str, int]:
         """The present values, every one of :data:`GAUGES`."""

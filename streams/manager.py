@@ -297,10 +297,15 @@ class Manager:
         Raises:
             NotFound: there is none (any more).
         """
-        session = self._sessions.get(session_id)
-        if session is None or session.deleted:
+        session = self.find(session_id)
+        if session is None:
             raise gone(session_id)
         return session
+
+    def find(self, session_id: str) -> Session | None:
+        """The same; None if there is none (any more)."""
+        session = self._sessions.get(session_id)
+        return None if session is None or session.deleted else session
 
     def sessions(self) -> list[Session]:
         """All live sessions, oldest first."""

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from service.app import create_app
 from service.core import CORE, Core
+from service.lane import open_lane
 from service.settings import Settings
 from tests.engine.fast import FastEngine
 
@@ -29,6 +30,8 @@ async def serving(
     app = create_app(Settings(data_dir=data_dir, **settings), engine=engine or FastEngine(), redis=redis)
     server = TestServer(app, handler_cancellation=True)
     async with TestClient(server) as client:
+        assert isinstance(server.runner, web.AppRunner)
+        open_lane(server.runner)
         async with asyncio.timeout(10):
             while not app[CORE].up:
                 await asyncio.sleep(0)

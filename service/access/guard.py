@@ -36,9 +36,6 @@ def guarded(handler: Handler, *, streams: bool, waits: bool, tells_all: bool) ->
             )
         subscribes = streams or (waits and "wait" in request.query)
         with request.app[CLIENTS].serving(client, "subscriptions" if subscribes else "requests"):
-            if waits and not request.query:
-                # It may be asked to wait and is not: it is answered at once, or as soon as Redis is, which has a bound.
-                return await handler(request)
             # A request may ask for two waits: for data of its own, then for an answer.
             patience = settings.answer_timeout_seconds + 2 * settings.wait_seconds_max
             return await _bounded(handler, request, client, patience)

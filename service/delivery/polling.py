@@ -17,8 +17,11 @@ from service.api.requests import await_entries, session_of
 from service.bodies import MSGPACK, query_model, wants_msgpack
 from service.core import CORE
 from service.keys import SETTINGS
-from service.views import View
+from service.views import Own, View
 from streams.errors import InvalidInput, Unavailable
+
+_MSGPACK = {"Content-Type": MSGPACK}
+_JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(slots=True)
@@ -66,6 +69,16 @@ class _State:
         return self._packed
 
 
+def poll_at_once(request: web.BaseRequest, view: Own, query_id: int | None = None) -> web.Response:
+    """The answer to a poll without parameters, from this server's memory.
+
+    Raises:
+        NotFound: there is no such query.
+    """
+    view.session.touch()
+    return _answer(request, _State.of(view.present(), query_id))
+
+
 async def poll(request: web.Request, view: View, query_id: int | None = None) -> web.Response:
     """Answer with the state of a session's queries, or of one of them, or 304, or wait for it to change.
 
@@ -98,19 +111,19 @@ async def poll(request: web.Request, view: View, query_id: int | None = None) ->
                 ) from None
 
 
-def _is_news(request: web.Request, state: _State) -> bool:
+def _is_news(request: web.BaseRequest, state: _State) -> bool:
     return state.fresh if request.if_none_match is None else not _matches(request, state)
 
 
-def _matches(request: web.Request, state: _State) -> bool:
+def _matches(request: web.BaseRequest, state: _State) -> bool:
     known = request.if_none_match or ()
     return any(given.value == "*" or f'W/"{given.value}"' == state.tag for given in known)
 
 
-def _answer(request: web.Request, state: _State) -> web.Response:
+def _answer(request: web.BaseRequest, state: _State) -> web.Response:
     headers = {"ETag": state.tag, "Cache-Control": "no-cache", "Vary": "Accept"}
     if _matches(request, state):
         return web.Response(status=304, headers=headers)
     if wants_msgpack(request):
-        return web.Response(body=state.packed, headers=headers, content_type=MSGPACK)
-    return web.Response(body=state.json, headers=headers, content_type="application/json")
+        return web.Response(body=state.packed, headers=headers | _MSGPACK)
+    return web.Response(body=state.json, headers=headers | _JSON)
