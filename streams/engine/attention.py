@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from vllm import _custom_ops as ops
 from vllm.v1.attention.backend import AttentionType
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend, CPUAttentionBackendImpl, CPUAttentionMetadata
 
@@ -33,6 +34,31 @@ def own_attention() -> Iterator[None]:
 
 class _Attention(CPUAttentionBackendImpl):  # type: ignore[misc]  # vLLM ships no types
     """vLLM's attention layer, with our kernel for causal float32 layers without extras."""
+
+    _cache: torch.Tensor | None = None
+    _halves: tuple[torch.Tensor, torch.Tensor]
+
+    def do_kv_cache_update(
+        self, layer: Any, key: torch.Tensor, value: torch.Tensor, kv_cache: torch.Tensor, slot_mapping: torch.Tensor
+    ) -> None:
+        if self.attn_type != AttentionType.DECODER:
+            super().do_kv_cache_update(layer, key, value, kv_cache, slot_mapping)
+            return
+        if self._cache is not kv_cache:
+            # The same in every step, so it is taken apart once.
+            blocks, heads, block, _ = kv_cache.shape
+            self._halves = kv_cache.view(blocks, heads, 2 * block, -1).chunk(2, dim=2)
+            self._cache = kv_cache
+        ops.cpu_attn_reshape_and_cache(
+            key,
+            value,
+            *self._halves,
+            slot_mapping,
+            layer.isa,
+            k_scale=layer._k_scale_float,
+            v_scale=layer._v_scale_float,
+            kv_cache_dtype=self.kv_cache_dtype,
+        )
 
     def forward(
         self,

@@ -19,6 +19,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 
 from streams.engine.attention import own_attention
 from streams.engine.narrow import narrow_weights
+from streams.engine.operators import call_directly, fewer_operators
 
 
 class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
@@ -72,8 +73,9 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         super().__init__(vllm_config, *args, **kwargs)
 
     def load_model(self, **options: Any) -> None:
-        with narrow_weights(), own_attention():
+        with narrow_weights(), own_attention(), fewer_operators():
             super().load_model(**options)
+        call_directly(self.model_runner.get_model())
 
     def init_device(self) -> None:
         super().init_device()
