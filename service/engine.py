@@ -48,6 +48,7 @@ def engine_options(settings: Settings, model: ResolvedModel) -> EngineOptions:
         quantization=settings.quantization,
         cpu_offload_gb=settings.cpu_offload_gb,
         threads=settings.threads,
+        nice=settings.engine_nice,
         max_num_seqs=max_sequences(settings),
         chat_template=settings.chat_template,
         tool_parser=settings.tool_parser,

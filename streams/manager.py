@@ -86,7 +86,7 @@ class Manager:
         self.engine = engine
         self.limits = limits
         self._log = log
-        self._pacers = tuple(Pacer(limits.slices) for _ in range(facts.ranks))
+        self._pacers = tuple(Pacer(limits.slices, facts.batch_tokens) for _ in range(facts.ranks))
         self._listeners = Listeners()
         # Half the pool at most: a question needs room for its own tokens and its answer, and must always find it.
         reserve = facts.footprint.reserve(facts.kv_capacity // facts.block_size, facts.context)

@@ -35,12 +35,20 @@ class SlicePolicy:
     tokens_max: int = 1024
     tokens_first: int = 128
 
-    def size(self, rate: float | None, busy: bool) -> int:
-        """Tokens for the next slice, given the measured ``rate`` in tokens per second."""
+    def size(self, rate: float | None, busy: bool, step: int = 0) -> int:
+        """Tokens for the next slice.
+
+        Args:
+            rate: as measured, in tokens per second.
+            busy: a foreground question is being answered.
+            step: tokens that the engine computes in one step at most; 0 for no bound. What is longer is whole steps:
+                the rest of one would cost nearly as much as a whole one.
+        """
         if rate is None:
             return self.tokens_first
         wanted = int(rate * (self.seconds_busy if busy else self.seconds))
-        return min(max(wanted, self.tokens_min), self.tokens_max)
+        size = min(max(wanted, self.tokens_min), self.tokens_max)
+        return size - size % step if 0 < step < size else size
 
 
 class Question:
@@ -58,10 +66,16 @@ class Question:
 
 
 class Pacer:
-    """Shares one rank of an engine between ingest and foreground questions."""
+    """Shares one rank of an engine between ingest and foreground questions.
 
-    def __init__(self, policy: SlicePolicy) -> None:
+    Args:
+        policy: how long a slice may be.
+        step: tokens that the engine computes in one step at most; 0 for no bound.
+    """
+
+    def __init__(self, policy: SlicePolicy, step: int = 0) -> None:
         self.policy = policy
+        self._step = step
         self.rate: float | None = None
         self._turn = asyncio.Lock()
         self._freed = asyncio.Event()
@@ -119,7 +133,7 @@ class Pacer:
         self._done(size)
 
     def _limit(self) -> int:
-        return self.policy.size(self.rate, self._asking > 0)
+        return self.policy.size(self.rate, self._asking > 0, self._step)
 
     def _done(self, size: int) -> None:
         self._in_flight -= size

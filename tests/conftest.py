@@ -82,7 +82,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine_options(model_path: Path) -> EngineOptions:
     """A real engine that is small enough to reach its limits in a test, and exact on every processor."""
     return EngineOptions(
-        model=model_path, name="real", context=2560, dtype="float32", kv_cache_bytes=768 << 20, max_num_seqs=64
+        model=model_path, name="real", context=2560, dtype="float32", kv_cache_bytes=768 << 20, max_num_seqs=64, nice=19
     )
 
 
@@ -109,7 +109,7 @@ async def quick_engine(
 def recurrent_options(tmp_path_factory: pytest.TempPathFactory) -> EngineOptions:
     """A recurrent toy, with few states: tests are to see what happens when there are none left."""
     model = rwkv_toy.build(tmp_path_factory.mktemp("rwkv") / "toy.gguf")
-    return EngineOptions(model=model, name="recurrent", context=2560, threads=1, max_num_seqs=12)
+    return EngineOptions(model=model, name="recurrent", context=2560, threads=1, max_num_seqs=12, nice=7)
 
 
 @pytest_asyncio.fixture(scope="session")

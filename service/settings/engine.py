@@ -80,6 +80,13 @@ class EngineSettings(BaseModel):
         ge=1,
         le=1024,
     )
+    engine_nice: int = _model(
+        19,
+        "How far the engine gives way, on a CPU, to the server and to other programs, as of nice(1): at 19 pushes are"
+        " acknowledged and polls answered first, at 0 the engine and they take turns.",
+        ge=0,
+        le=19,
+    )
     chat_template: str | None = _model(
         None,
         "Chat template in place of the model's own, in Jinja: its text, or the path of a file. Unset: the model's, or a"

@@ -18,6 +18,7 @@ from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from streams.engine.attention import own_attention
+from streams.engine.giving_way import give_way
 from streams.engine.narrow import narrow_weights
 from streams.engine.operators import call_directly, fewer_operators
 
@@ -70,6 +71,7 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         parallel = vllm_config.parallel_config
         if parallel.world_size == 1 and parallel.data_parallel_rank_local is not None:
             _keep_to_share(parallel.data_parallel_rank_local)
+        give_way(vllm_config.additional_config["nice"])
         super().__init__(vllm_config, *args, **kwargs)
 
     def load_model(self, **options: Any) -> None:

@@ -91,6 +91,7 @@ class EngineOptions:
         blocks: KV cache of each rank in blocks; None for as many as the memory set aside for it holds.
         threads: CPU threads of each rank; None for ``OMP_NUM_THREADS``, or else its share of the cores that the
             process may use.
+        nice: how far a CPU's threads give way to those of other programs, 0 to 19.
         block_size: tokens per KV block; None for 32 on a CPU and vLLM's default on a GPU. A question recomputes up to
             a block, so smaller is faster; a CPU wants a multiple of 32.
         max_num_seqs: streams held plus requests running at once, on each rank.
@@ -113,6 +114,7 @@ class EngineOptions:
     cpu_offload_gb: float = 0.0
     blocks: int | None = None
     threads: int | None = None
+    nice: int = 0
     block_size: int | None = None
     max_num_seqs: int = 256
     max_num_batched_tokens: int | None = None
@@ -205,6 +207,7 @@ def configured(
             "max_num_batched_tokens": options.max_num_batched_tokens or max(_CPU_BATCH_TOKENS, options.max_num_seqs),
             "enforce_eager": True,
             "worker_cls": "streams.engine.cpu_worker.Worker",
+            "additional_config": {"nice": options.nice},
             "kv_transfer_config": KVTransferConfig(
                 kv_connector="TailConnector",
                 kv_connector_module_path="streams.engine.vllm_tail",

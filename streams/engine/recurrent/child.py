@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streams.engine.base import Piece, Priority, Sampling
+from streams.engine.giving_way import give_way
 from streams.engine.recurrent.constraints import Compiler, Matcher
 from streams.engine.recurrent.loop import Loop, Read, Reply
 from streams.engine.recurrent.model import Model
@@ -31,6 +32,7 @@ class Setup:
         memory: bytes for states.
         at_most, at_least: sequences.
         threads: of the CPU.
+        nice: how far they give way to those of other programs.
         pieces: the bytes of each token.
         hidden: tokens that are not shown unless asked for.
         ends: tokens that end a reply.
@@ -41,6 +43,7 @@ class Setup:
     at_most: int
     at_least: int
     threads: int
+    nice: int
     pieces: Sequence[bytes]
     hidden: frozenset[int]
     ends: frozenset[int]
@@ -102,6 +105,7 @@ def main(setup: Setup, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), name="orders", daemon=True).start()
+    give_way(setup.nice)
     try:
         model = Model(
             setup.path, memory=setup.memory, at_most=setup.at_most, at_least=setup.at_least, threads=setup.threads

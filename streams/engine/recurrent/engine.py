@@ -102,6 +102,7 @@ class RecurrentEngine:
             at_most=max(options.max_num_seqs, MIN_SEQUENCES, 2 * (options.sessions or 0)),
             at_least=MIN_SEQUENCES,
             threads=options.threads or len(os.sched_getaffinity(0)),
+            nice=options.nice,
             pieces=[tokenizer.token_bytes(i) for i in range(tokenizer.size)],
             hidden=tokenizer.hidden_ids,
             ends=tokenizer.end_ids,
