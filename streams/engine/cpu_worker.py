@@ -20,7 +20,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 from streams.engine.attention import own_attention
 from streams.engine.giving_way import give_way
 from streams.engine.narrow import narrow_weights
-from streams.engine.operators import call_directly, fewer_operators
+from streams.engine.operators import call_directly, few_sizes, fewer_operators
 
 
 class _RowSampler(Sampler):  # type: ignore[misc]  # vLLM ships no types
@@ -78,6 +78,7 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         with narrow_weights(), own_attention(), fewer_operators():
             super().load_model(**options)
         call_directly(self.model_runner.get_model())
+        few_sizes()
 
     def init_device(self) -> None:
         super().init_device()

@@ -1,18 +1,19 @@
-"""Norms by vLLM's kernel, against the operators of PyTorch that it replaces."""
+"""What replaces vLLM's operators on a CPU, against them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+import vllm._custom_ops as ops
 from hypothesis import given
 from hypothesis import strategies as st
 from vllm.config import CompilationConfig, DeviceConfig, VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.platforms import current_platform
 
-from streams.engine.operators import call_directly, computes, fewer_operators
+from streams.engine.operators import call_directly, computes, few_sizes, fewer_operators, rounded
 
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
@@ -101,3 +102,39 @@ def test_attention_is_called_directly() -> None:
     call_directly(model)
     assert model[1].use_direct_call
     assert not hasattr(model[0], "use_direct_call")
+
+
+@pytest.fixture
+def theirs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., torch.Tensor]:
+    """vLLM's product; what is called now is ours."""
+    theirs: Callable[..., torch.Tensor] = ops.onednn_mm
+    monkeypatch.setattr(ops, "onednn_mm", theirs)
+    few_sizes()
+    assert ops.onednn_mm is not theirs
+    return theirs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(0,), (1,), (5,), (8,), (9,), (100,), (3, 7)], ids=str)
+@torch.inference_mode()
+def test_products_of_few_sizes_are_vllms(
+    theirs: Callable[..., torch.Tensor], shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    handler = ops.create_onednn_mm(torch.randn(64, 96).to(dtype).t(), 32)
+    x, bias = torch.randn(*shape, 96).to(dtype), torch.randn(64).to(dtype)
+    for added in (None, bias):
+        found = ops.onednn_mm(handler, x, added)
+        torch.testing.assert_close(found, theirs(handler, x, added), atol=1e-4, rtol=TOLERANCES[dtype])
+        assert found.is_contiguous()
+
+
+@given(st.integers(0, 10**6))
+def test_sizes_are_few_and_little_larger(rows: int) -> None:
+    assert rows <= rounded(rows) <= max(2 * rows, 8 if rows else 0)
+    assert rounded(rounded(rows)) == rounded(rows) >= rounded(max(rows - 1, 0))
+    if rows > 64:
+        assert rounded(rows) < 1.25 * rows
+
+
+def test_there_are_two_dozen_sizes_up_to_a_steps_tokens() -> None:
+    assert len({rounded(rows) for rows in range(1, 513)}) == 23
