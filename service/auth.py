@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from aiohttp import web
 
 from service.access.clients import Client, Clients
@@ -26,10 +28,13 @@ def identify(request: web.Request, clients: Clients) -> Client | None:
 
 def holder(request: web.BaseRequest, clients: Clients) -> Client:
     """The same, not counted, whatever the path."""
-    offered = (value for value in (_bearer(request), request.headers.get("x-api-key")) if value is not None)
-    return clients.identify(offered, request.remote or "")
+    return clients.identify(_offered(request), request.remote or "")
 
 
-def _bearer(request: web.BaseRequest) -> str | None:
+def _offered(request: web.BaseRequest) -> Iterator[str]:
+    """What may be keys; nobody looks where none is needed."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+    if scheme.lower() == "bearer":
+        yield token.strip()
+    if (key := request.headers.get("x-api-key")) is not None:
+        yield key

@@ -6,12 +6,12 @@ Each application has a registry of its own, so several can live in one process.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
@@ -101,6 +101,7 @@ class Metrics:
         flash_hit: seconds to answer from the flash cache.
         generate_first_token: seconds from a request for generation to its first token.
         generate_total: seconds from a request for generation to its end.
+        http_requests: by method, route and status.
         answer_staleness_versions: data versions a stream had moved on by when an answer over it was ready.
     """
 
@@ -124,15 +125,8 @@ class Metrics:
             buckets=_VERSIONS,
             registry=self._registry,
         )
-        self.http_requests = Counter(
-            f"{PREFIX}_http_requests",
-            "HTTP requests by method, route and status.",
-            ("method", "route", "status"),
-            registry=self._registry,
-        )
-        # To find the counter of some labels takes longer than to count. There are no more of them than of methods,
-        # routes and statuses.
-        self._counter = cache(self.http_requests.labels)
+        # Not the library's counters: to find that of some labels takes longer than to answer a poll.
+        self.http_requests: Counter[tuple[str, str, int]] = Counter()
 
     def _seconds(self, name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(
@@ -156,7 +150,7 @@ class Metrics:
 
     def count_one(self, method: str, route: str, status: int) -> None:
         """The same of one that was not routed."""
-        self._counter(method, route, status).inc()
+        self.http_requests[method, route, status] += 1
 
     def gauges(self) -> dict[str, int]:
         """The present values, every one of :data:`GAUGES`."""
@@ -184,4 +178,12 @@ class _Snapshot(Collector):
             yield CounterMetricFamily(f"{PREFIX}_{item.name}", item.metadata["description"], total)
         for name, value in self._metrics.gauges().items():
             yield GaugeMetricFamily(f"{PREFIX}_{name}", GAUGES[name], value)
+        requests = CounterMetricFamily(
+            f"{PREFIX}_http_requests",
+            "HTTP requests by method, route and status.",
+            labels=("method", "route", "status"),
+        )
+        for (method, route, status), count in self._metrics.http_requests.items():
+            requests.add_metric((method, route, str(status)), count)
+        yield requests
         yield GaugeMetricFamily(f"{PREFIX}_uptime_seconds", "Seconds since the start.", self._metrics.uptime)

@@ -116,8 +116,8 @@ def _is_news(request: web.BaseRequest, state: _State) -> bool:
 
 
 def _matches(request: web.BaseRequest, state: _State) -> bool:
-    known = request.if_none_match or ()
-    return any(given.value == "*" or f'W/"{given.value}"' == state.tag for given in known)
+    known = request.if_none_match
+    return known is not None and any(given.value == "*" or f'W/"{given.value}"' == state.tag for given in known)
 
 
 def _answer(request: web.BaseRequest, state: _State) -> web.Response:
