@@ -130,7 +130,7 @@ async def _beside_warm(ours: Client, feed: Feed, rounds: int) -> Row:
         long = "".join(f"{candle.line}\n" for candle in feed.take(23))
         body = {"messages": [{"role": "user", "content": long}]}
         warming = asyncio.create_task(ours.post(f"/v1/sessions/{session}/warm", body))
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(0.15)
         if warming.done():
             raise RuntimeError("the warm turn was over before the turn came")
         beside.append(await _turn(ours, session, "Up or down, again?"))
