@@ -94,6 +94,7 @@ class Metrics:
         gauges: reads the present values, except ``connections``, which is counted here.
 
     Attributes:
+        registry: all of it, for whoever exposes it.
         counters: the totals; whoever does the thing adds to them.
         push_ack: seconds from a push's arrival to its acknowledgement.
         ingest: seconds from accepting an entry to its being resident.
@@ -110,9 +111,9 @@ class Metrics:
         self.connections = 0
         self._gauges = gauges
         self._started = time.monotonic()
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Snapshot(self))
-        ProcessCollector(registry=self._registry)
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(_Snapshot(self))
+        ProcessCollector(registry=self.registry)
         self.push_ack = self._seconds("push_ack", "From a push's arrival to its acknowledgement.", _FAST)
         self.ingest = self._seconds("ingest", "From accepting an entry to its being resident.", _SLOW)
         self.flash_evaluation = self._seconds("flash_evaluation", "Evaluating one Flash Query.", _SLOW)
@@ -123,15 +124,13 @@ class Metrics:
             f"{PREFIX}_answer_staleness_versions",
             "By how many data versions the stream had moved on when an answer was ready.",
             buckets=_VERSIONS,
-            registry=self._registry,
+            registry=self.registry,
         )
         # Not the library's counters: to find that of some labels takes longer than to answer a poll.
         self.http_requests: Counter[tuple[str, str, int]] = Counter()
 
     def _seconds(self, name: str, description: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(
-            f"{PREFIX}_{name}_seconds", f"{description} Seconds.", buckets=buckets, registry=self._registry
-        )
+        return Histogram(f"{PREFIX}_{name}_seconds", f"{description} Seconds.", buckets=buckets, registry=self.registry)
 
     @property
     def uptime(self) -> float:
@@ -163,7 +162,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """Prometheus text, format 0.0.4."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
 
 class _Snapshot(Collector):

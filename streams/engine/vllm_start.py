@@ -221,7 +221,7 @@ def configured(
             "OMP_NUM_THREADS": str(options.threads or max(1, len(_cores()) // here)),
             # One helper of vLLM's sampler is compiled even in eager mode, on the first request, in twelve seconds.
             "TORCH_COMPILE_DISABLE": "1",
-            # Weights and KV cache in huge pages, where the system leaves it to programs: a step goes through all of them.
+            # Weights and KV cache in huge pages, where the system leaves that to programs: each step reads them all.
             "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
             "TORCH_CPP_LOG_LEVEL": "ERROR",
             "PYTHONWARNINGS": "ignore",

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Installs what the tests run beside Python, where it is missing and this is root on a Debian: promtool, nginx and a
+# browser. Elsewhere the tests that need one say so.
+set -euo pipefail
+
+missing=()
+for tool in promtool:prometheus nginx:nginx-light chromium:chromium; do
+  PATH="$PATH:/usr/sbin" command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
+done
+[[ ${#missing[@]} -gt 0 && $(id -u) == 0 ]] && command -v apt-get >/dev/null || exit 0
+
+echo "tests: installing ${missing[*]}"
+# No service is to start: runlevel 1 is a machine that is being repaired.
+export RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive
+{ apt-get update -qq && apt-get install -qq --yes --no-install-recommends "${missing[@]}" fonts-liberation; } >/dev/null \
+  || echo "tests: could not install them; the reason is above" >&2
