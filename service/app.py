@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from service import edge
 from service.access.clients import Clients
 from service.api.chat import routes as chat
+from service.api.entries import routes as entries
 from service.api.events import routes as events
 from service.api.flash import routes as flash
 from service.api.legacy import routes as legacy
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 
 OPERATIONS = (
     *sessions.OPERATIONS,
+    *entries.OPERATIONS,
     *flash.OPERATIONS,
     *events.OPERATIONS,
     *chat.OPERATIONS,
