@@ -30,6 +30,7 @@ from service.api.sessions import routes as sessions
 from service.api.system import routes as system
 from service.budget import BodyBudget
 from service.core import CORE, Core
+from service.dashboard import routes as dashboard
 from service.engine import engine_options, resolved_model
 from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.lane import open_lane
@@ -61,6 +62,7 @@ OPERATIONS = (
     *models.OPERATIONS,
     *legacy.OPERATIONS,
     *system.OPERATIONS,
+    *dashboard.OPERATIONS,
 )
 
 Loader = Callable[[], Engine]
