@@ -17,7 +17,6 @@ export function answers(remove) {
   return ({ watched }) => {
     const queries = watched?.queries ?? null;
     reveal(at("no-queries"), queries !== null && queries.length === 0);
-    reveal(at("loading-queries"), queries === null);
     list(at("queries"), queries ?? [], (query) => query.id, (query) => card(query, remove), (element, query) =>
       update(element, query, watched.version),
     );

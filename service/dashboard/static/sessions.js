@@ -50,10 +50,12 @@ function windowed({ window, window_seconds: seconds, evicted }) {
   return limits.length ? `${limits.join(", ")}; ${figure(evicted)} left` : "none";
 }
 
-export function head({ watched }) {
-  const shown = watched !== null && watched.link !== "gone";
+export function head({ watched, locked }) {
+  // All at once: nothing is to jump when the rest comes.
+  const shown = Boolean(watched?.queries && watched.stats);
   reveal(at("session"), shown);
-  reveal(at("none"), !shown);
+  reveal(at("none"), !shown && !locked);
+  say(at("none"), watched ? "Loading…" : "Choose a session, or create one.");
   if (!shown) return;
   say(at("session-id"), watched.id);
   const session = listed();
