@@ -2,7 +2,7 @@
 
 import { now } from "./api.js";
 import { at, list, make, mark, reveal, say } from "./dom.js";
-import { decimals, duration, percent, plural } from "./format.js";
+import { decimals, duration, percent, plural, short } from "./format.js";
 import { toneOf } from "./tones.js";
 
 // A gap of this many nats fills the bar: e to that power to one.
@@ -17,7 +17,8 @@ export function answers(remove) {
   return ({ watched }) => {
     const queries = watched?.queries ?? null;
     reveal(at("no-queries"), queries !== null && queries.length === 0);
-    list(at("queries"), queries ?? [], (query) => query.id, (query) => card(query, remove), (element, query) =>
+    const keyOf = (query) => `${watched.id} ${query.id} ${query.query}`;
+    list(at("queries"), queries ?? [], keyOf, (query) => card(query, remove), (element, query) =>
       update(element, query, watched.version),
     );
   };
@@ -55,7 +56,7 @@ function card(query, remove) {
 function update(element, query, version) {
   const part = (name) => element.querySelector(name);
   const answered = query.value !== undefined;
-  say(part(".value"), answered ? query.value || "(empty)" : "no answer yet");
+  say(part(".value"), answered ? short(query.value) || "(empty)" : "no answer yet");
   mark(part(".value"), "data-tone", answered ? toneOf(query, query.value) : null);
   say(part(".confidence"), answered ? `${decimals(query.confidence)} nats` : "–");
   say(part(".version"), answered ? query.data_version : "–");

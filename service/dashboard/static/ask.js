@@ -51,11 +51,14 @@ async function question(prompt) {
   const { id } = state.watched;
   asking = new AbortController();
   const began = performance.now();
+  const told = (words) => {
+    if (state.watched?.id === id) say(at("answered"), words);
+  };
   const took = () => `${figure(Math.round(performance.now() - began))} ms`;
   mark(at("ask"), "aria-busy", "true");
   say(at("ask-button"), "Stop");
   say(at("answer"), "");
-  say(at("answered"), "thinking…");
+  told("thinking…");
   try {
     const body = { prompt, stream: true, temperature: 0, max_tokens: ANSWER_TOKENS };
     const response = await send(sessionPath(id, "/generate"), { method: "POST", body, signal: asking.signal });
@@ -63,11 +66,11 @@ async function question(prompt) {
       if (!frame.data || frame.data === "[DONE]") continue;
       const piece = JSON.parse(frame.data);
       if (piece.error) throw new ApiError(0, piece.error.message);
-      if (piece.done) say(at("answered"), ended(piece, took()));
+      if (piece.done) told(ended(piece, took()));
       else at("answer").append(piece.text ?? piece.token);
     }
   } catch (error) {
-    say(at("answered"), error.name === "AbortError" ? "stopped" : error.message);
+    told(error.name === "AbortError" ? "stopped" : error.message);
   } finally {
     asking = null;
     mark(at("ask"), "aria-busy", null);
@@ -83,15 +86,18 @@ function ended({ flash, speculative, data_version: version, finish_reason: reaso
 
 async function push(text) {
   const { id, stats } = state.watched;
+  const told = (words) => {
+    if (state.watched?.id === id) say(at("pushed"), words);
+  };
   try {
     const body = { data: parsed(stats.type, text) };
     const ack = await ask(sessionPath(id, "/push"), { method: "POST", body });
     const dropped = ack.dropped ? `, ${figure(ack.dropped)} older dropped` : "";
-    say(at("pushed"), `accepted as entry ${figure(ack.total_pushed)}, ${figure(ack.pending)} waiting${dropped}`);
-    fillAfter(body.data);
+    told(`accepted as entry ${figure(ack.total_pushed)}, ${figure(ack.pending)} waiting${dropped}`);
+    if (state.watched?.id === id) fillAfter(body.data);
     refresh();
   } catch (error) {
-    say(at("pushed"), error instanceof SyntaxError ? `This is not JSON: ${error.message}` : error.message);
+    told(error instanceof SyntaxError ? `This is not JSON: ${error.message}` : error.message);
   }
 }
 

@@ -107,7 +107,9 @@ export class Chart {
 
 function padded(min, max) {
   if (min === null || max === null) return [0, 1];
-  const room = max > min ? 0.08 * (max - min) : Math.abs(max) * 0.01 || 1;
+  const size = Math.max(Math.abs(min), Math.abs(max));
+  // Between numbers that are almost the same there is none to write at the axis.
+  const room = max > min ? Math.max(0.08 * (max - min), 1e-6 * size) : 0.01 * size || 1;
   return [min - room, max + room];
 }
 
@@ -143,6 +145,7 @@ function drawCandles(plot, colours) {
   ctx.clip();
   ctx.lineWidth = dot;
   for (const place of places) {
+    if ([opens, highs, lows, closes, volumes].some((column) => column[place] === null)) continue;
     const middle = Math.round(plot.valToPos(place, "x", true));
     const left = middle - width / 2;
     const volume = plot.valToPos(volumes[place], "v", true);

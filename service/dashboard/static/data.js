@@ -65,7 +65,7 @@ class Data {
       const button = item.firstElementChild;
       const pressed = kind === "candles" ? names[this.chosen] === name : !this.hidden.has(name);
       say(button, name || "no symbol");
-      mark(button, "aria-pressed", pressed);
+      mark(button, "aria-pressed", String(pressed));
       mark(button, "data-line", kind === "candles" ? null : names.indexOf(name));
       button.onclick = () => this.pick(name);
     });
@@ -104,7 +104,7 @@ function showRows(type, entries) {
   const newest = entries.slice(-ROWS).reverse();
   const names = type === "text" ? ["entry"] : columnsOf(newest);
   list(at("columns"), ["number", "accepted", ...names], (name) => name, column, () => {});
-  list(at("entries"), newest, (one) => `${one.number} ${names}`, (one) => row(one, names), () => {});
+  list(at("entries"), newest, (one) => `${one.number} ${one.accepted_at} ${names}`, (one) => row(one, names), () => {});
   reveal(at("no-entries"), entries.length === 0);
 }
 

@@ -1,14 +1,20 @@
 /* How figures read. */
 
+const whole = new Intl.NumberFormat("en");
 const plain = new Intl.NumberFormat("en", { maximumSignificantDigits: 7 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const two = new Intl.NumberFormat("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 
+const LONGEST = 400;
+
+/** The beginning of a text. */
+export const short = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text);
+
 /** A number as it is; anything else as text. */
 export function figure(value) {
-  if (typeof value === "number") return plain.format(value);
+  if (typeof value === "number") return (Number.isInteger(value) ? whole : plain).format(value);
   if (value === null || value === undefined) return "–";
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  return short(typeof value === "object" ? JSON.stringify(value) : String(value));
 }
 
 /** A count, short: 1.2K. */

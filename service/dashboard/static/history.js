@@ -1,7 +1,7 @@
 /* What every question was answered, version by version: a strip of runs of equal answers each, and the changes. */
 
 import { at, list, make, mark, reveal, say } from "./dom.js";
-import { clock, decimals, plural } from "./format.js";
+import { clock, decimals, plural, short } from "./format.js";
 import { toneOf } from "./tones.js";
 
 const RUNS = 60;
@@ -32,8 +32,9 @@ export function history({ watched }) {
   say(at("history-to"), ends.length ? instant(ends.at(-1)) : "");
   const first = ends[0]?.data_version;
   const span = ends.at(-1)?.data_version - first + 1;
-  list(at("strips"), told, ({ query }) => query.id, strip, (element, one) => drawStrip(element, one, first, span));
-  drawChanges(told);
+  const keyOf = ({ query }) => `${watched.id} ${query.id} ${query.query}`;
+  list(at("strips"), told, keyOf, strip, (element, one) => drawStrip(element, one, first, span));
+  drawChanges(told, keyOf);
 }
 
 const instant = ({ data_version: version, evaluated_at: time }) => `version ${version}, ${clock(time)}`;
@@ -49,7 +50,7 @@ const strip = ({ query }) =>
 
 function drawStrip(element, { query, runs }, first, span) {
   const [, bar, gaps] = element.children;
-  mark(bar, "aria-label", `${query.query}: now ${runs.at(-1).value}, ${plural(runs.length - 1, "change")}`);
+  mark(bar, "aria-label", `${query.query}: now ${short(runs.at(-1).value)}, ${plural(runs.length - 1, "change")}`);
   const pieces = [{ key: "before", versions: runs[0].first.data_version - first, run: null }];
   runs.forEach((run, index) => {
     const next = runs[index + 1]?.first.data_version ?? first + span;
@@ -58,8 +59,8 @@ function drawStrip(element, { query, runs }, first, span) {
   list(bar, pieces, (piece) => piece.key, () => make("span"), (piece, { versions, run }) => {
     piece.style.flexGrow = versions;
     mark(piece, "data-tone", run ? toneOf(query, run.value) : null);
-    say(piece, run ? run.value : "");
-    mark(piece, "title", run && `${run.value}: ${plural(run.answers, "answer")} from ${instant(run.first)}`);
+    say(piece, run ? short(run.value) : "");
+    mark(piece, "title", run && `${short(run.value)}: ${plural(run.answers, "answer")} from ${instant(run.first)}`);
   });
   drawGaps(gaps, query.history, first, span);
 }
@@ -81,10 +82,10 @@ function drawGaps(element, answers, first, span) {
   mark(element.firstChild, "points", points.join(" "));
 }
 
-function drawChanges(told) {
+function drawChanges(told, keyOf) {
   const changes = told.flatMap(({ query, runs }) =>
     runs.slice(1).map((run, index) => {
-      const key = `${query.id}/${run.first.data_version}`;
+      const key = `${keyOf({ query })} ${run.first.data_version}`;
       return { key, query, before: runs[index].value, run };
     }),
   );
@@ -100,7 +101,7 @@ const changeRow = ({ query, before, run }) =>
     make("td", { class: "number" }, clock(run.first.evaluated_at)),
     make("td", { class: "number" }, String(run.first.data_version)),
     make("td", {}, query.query),
-    make("td", {}, before),
-    make("td", {}, run.value),
+    make("td", {}, short(before)),
+    make("td", {}, short(run.value)),
     make("td", { class: "number" }, decimals(run.first.confidence)),
   );

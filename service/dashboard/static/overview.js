@@ -15,6 +15,7 @@ const LINKS = {
 export function overview({ health, reading, model, watched, locked }) {
   say(at("model"), model);
   linked(watched, health, locked);
+  if (health === undefined) return;
   mark(at("server"), "data-away", health ? null : "");
   if (!health) {
     say(at("engine"), "not reachable");
@@ -43,7 +44,8 @@ export function overview({ health, reading, model, watched, locked }) {
 function linked(watched, health, locked) {
   let [words, tone] = LINKS[watched?.link ?? "live"];
   if (locked) [words, tone] = LINKS.locked;
-  else if (!health) [words, tone] = LINKS.waiting;
+  else if (health === undefined) [words, tone] = LINKS.connecting;
+  else if (health === null) [words, tone] = LINKS.waiting;
   else if (!watched) [words, tone] = ["No session", "fair"];
   const pill = at("link");
   say(pill, words);

@@ -9,7 +9,11 @@ const FIELDS = {
   event: ["sev", "cnt"],
   vitals: ["hr", "bp_s", "bp_d", "spo2", "temp"],
 };
-const LAST_NUMBER = /-?\d+(?:\.\d+)?(?!.*\d)/s;
+const NUMBERS = /-?\d+(?:\.\d+)?/g;
+// The end of a line is enough, and lines may be long.
+const LOOKED_AT = 200;
+// Beyond it, sums of what is drawn are no numbers any more.
+const LARGEST = 1e15;
 
 /**
  * What a session's entries look like.
@@ -27,6 +31,9 @@ export function drawing(type, entries) {
   return fields(objects, FIELDS[type]);
 }
 
+/** A number that can be drawn, null for anything else. */
+const drawable = (value) => (Number.isFinite(value) && Math.abs(value) <= LARGEST ? value : null);
+
 /** When or which an entry is. */
 export const label = ({ number, entry }) =>
   typeof entry === "object" && Number.isFinite(entry.timestamp) ? moment(entry.timestamp) : `#${number}`;
@@ -36,7 +43,8 @@ function candles(entries) {
   for (const one of entries) {
     const name = one.entry.sym ?? "";
     if (!symbols.has(name)) symbols.set(name, []);
-    symbols.get(name).push({ ...one.entry, label: label(one) });
+    const [o, h, l, c, v] = ["o", "h", "l", "c", "v"].map((field) => drawable(one.entry[field]));
+    symbols.get(name).push({ o, h, l, c, v, sym: one.entry.sym, label: label(one) });
   }
   const names = [...symbols.keys()];
   return { kind: "candles", names, labels: [], columns: names.map((name) => symbols.get(name)), note: "" };
@@ -44,14 +52,13 @@ function candles(entries) {
 
 function sensors(entries) {
   const names = [...new Set(entries.map(({ entry }) => entry.sid))].slice(-LINES);
-  const columns = names.map((name) => entries.map(({ entry }) => (entry.sid === name ? entry.val : null)));
+  const columns = names.map((name) => entries.map(({ entry }) => (entry.sid === name ? drawable(entry.val) : null)));
   return { kind: "lines", names, labels: entries.map(label), columns, note: "" };
 }
 
 function fields(entries, wanted) {
   const names = wanted ?? numeric(entries);
-  const value = (entry, name) => (typeof entry[name] === "number" ? entry[name] : null);
-  const columns = names.map((name) => entries.map(({ entry }) => value(entry, name)));
+  const columns = names.map((name) => entries.map(({ entry }) => drawable(entry[name])));
   return { kind: "lines", names, labels: entries.map(label), columns, note: "" };
 }
 
@@ -66,10 +73,9 @@ function numeric(entries) {
 }
 
 function ofText(entries) {
-  const values = entries.map(({ entry }) => {
-    const found = LAST_NUMBER.exec(entry);
-    return found ? Number(found[0]) : null;
-  });
+  const values = entries.map(({ entry }) =>
+    typeof entry === "string" ? drawable(Number(entry.slice(-LOOKED_AT).match(NUMBERS)?.at(-1))) : null,
+  );
   const some = values.some((value) => value !== null);
   return {
     kind: "lines",

@@ -3,8 +3,8 @@
 const FRAME = 80;
 
 export const state = {
-  /** `/health`, or null while the server cannot be reached. */
-  health: null,
+  /** `/health`; null while the server cannot be reached, undefined until it was tried. */
+  health: undefined,
   /** Tokens read per second, one figure per look at `/health`, oldest first. */
   reading: [],
   model: "",
