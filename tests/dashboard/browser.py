@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 SCREENSHOTS = Path(os.environ.get("DASHBOARD_SCREENSHOTS", "build/screenshots"))
 SECONDS = 20_000.0
-"""Bound of every wait, in milliseconds."""
+"""Bound of every wait, in milliseconds; far above what one takes."""
+expect.set_options(timeout=SECONDS)
 
 DESK: Mapping[str, Any] = {"viewport": {"width": 1360, "height": 900}}
 PHONE: Mapping[str, Any] = {

@@ -40,7 +40,8 @@ function card(query, remove) {
       ),
     ),
     make("p", { class: "value" }),
-    make("ul", { class: "choices", "aria-label": "Probabilities" }),
+    make("ul", { class: "choices", "aria-label": "Likelihood among the choices" }),
+    make("p", { class: "mass soft" }),
     make(
       "dl",
       { class: "figures" },
@@ -65,8 +66,11 @@ function update(element, query, version) {
   say(part(".freshness"), words);
   mark(part(".freshness"), "data-tone", tone);
   part("progress").value = answered ? Math.min(SURE, query.confidence) : 0;
-  const choices = Object.entries(query.probabilities ?? {});
-  if (!choices.length) choices.push(...(query.choices ?? []).map((choice) => [choice, 0]));
+  const likely = query.probabilities ?? {};
+  const total = Object.values(likely).reduce((sum, one) => sum + one, 0);
+  const choices = (query.choices ?? Object.keys(likely)).map((choice) => [choice, total && likely[choice] / total]);
+  reveal(part(".mass"), choices.length > 0);
+  say(part(".mass"), query.mass === undefined ? "" : `${percent(query.mass)} of the model's belief`);
   reveal(part(".choices"), choices.length > 0);
   list(part(".choices"), choices, ([choice]) => choice, choiceRow, (row, [choice, share]) => {
     say(row.children[0], choice);

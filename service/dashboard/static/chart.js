@@ -89,6 +89,7 @@ export class Chart {
         {
           ...line,
           font,
+          size: 34,
           grid: { show: false },
           incrs: [1, 2, 5, 10, 20, 50, 100, 200],
           space: 110,

@@ -24,7 +24,7 @@ export const count = (value) => compact.format(value);
 export const decimals = (value) => two.format(value);
 
 /** A share of 1, in whole percents. */
-export const percent = (share) => `${Math.round(100 * share)} %`;
+export const percent = (share) => (share > 0 && share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`);
 
 export const plural = (number, one, many = `${one}s`) => `${figure(number)} ${number === 1 ? one : many}`;
 

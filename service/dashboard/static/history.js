@@ -89,7 +89,7 @@ function drawChanges(told, keyOf) {
       return { key, query, before: runs[index].value, run };
     }),
   );
-  changes.sort((one, other) => other.run.first.evaluated_at - one.run.first.evaluated_at);
+  changes.sort((one, other) => other.run.first.data_version - one.run.first.data_version);
   reveal(at("no-changes"), changes.length === 0);
   list(at("changes"), changes.slice(0, CHANGES), (change) => change.key, changeRow, () => {});
 }

@@ -1,7 +1,7 @@
 /* The server: is it ready, how full is it, how much does it read. */
 
 import { at, mark, reveal, say } from "./dom.js";
-import { count, duration, figure, percent } from "./format.js";
+import { count, duration, figure, percent, plural } from "./format.js";
 
 const STATES = { ready: "good", loading: "fair", restarting: "fair", failed: "bad" };
 const LINKS = {
@@ -38,7 +38,7 @@ export function overview({ health, reading, model, watched, locked }) {
   say(at("reading"), count(reading.at(-1) ?? 0));
   say(at("read-total"), `${count(health.session_ingested_tokens)} read in all`);
   say(at("hits"), count(health.session_flash_hits));
-  say(at("asked"), `of ${count(health.session_flash_hits + health.requests_started)} questions`);
+  say(at("asked"), `of ${plural(health.session_flash_hits + health.requests_started, "question")}`);
 }
 
 function linked(watched, health, locked) {

@@ -108,7 +108,8 @@ class Watch {
       this.data.soon();
       this.queries.soon();
     } else if (kind === "data_updated") {
-      session.version = data.data_version;
+      // What was missed is told after what things are like now.
+      session.version = Math.max(session.version, data.data_version);
       this.data.soon();
     } else if (kind === "flash_ready") {
       this.answered(data);
@@ -124,9 +125,7 @@ class Watch {
       this.queries.soon();
       return;
     }
-    for (const name of ["value", "data_version", "confidence", "evaluated_at", "probabilities", "mass"]) {
-      query[name] = data[name];
-    }
+    if (data.data_version >= (query.data_version ?? 0)) Object.assign(query, answerIn(data));
     remember(query.history, data);
   }
 
@@ -186,11 +185,19 @@ const newest = (query) => {
   return last && last.data_version > (query.data_version ?? -1) ? { ...last, id: query.id } : {};
 };
 
-/** Add an answer to a history; there is one per version, the last. */
-function remember(history, { value, data_version, confidence, evaluated_at, probabilities, mass }) {
-  const last = history.at(-1);
-  if (last && last.data_version > data_version) return;
-  if (last?.data_version === data_version) history.pop();
-  history.push({ value, data_version, confidence, evaluated_at, probabilities, mass });
+/** Put an answer into a history, one per version, the last. It may have been missed, and newer ones be there. */
+function remember(history, told) {
+  const place = history.findLastIndex((answer) => answer.data_version <= told.data_version);
+  const again = history[place]?.data_version === told.data_version;
+  history.splice(again ? place : place + 1, again ? 1 : 0, answerIn(told));
   if (history.length > ANSWERS) history.shift();
 }
+
+const answerIn = ({ value, data_version, confidence, evaluated_at, probabilities, mass }) => ({
+  value,
+  data_version,
+  confidence,
+  evaluated_at,
+  probabilities,
+  mass,
+});
