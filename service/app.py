@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from service import edge
 from service.access.clients import Clients
 from service.api.chat import routes as chat
+from service.api.entries import routes as entries
 from service.api.events import routes as events
 from service.api.flash import routes as flash
 from service.api.legacy import routes as legacy
@@ -29,6 +30,7 @@ from service.api.sessions import routes as sessions
 from service.api.system import routes as system
 from service.budget import BodyBudget
 from service.core import CORE, Core
+from service.dashboard import routes as dashboard
 from service.engine import engine_options, resolved_model
 from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.lane import open_lane
@@ -52,6 +54,7 @@ log = logging.getLogger(__name__)
 
 OPERATIONS = (
     *sessions.OPERATIONS,
+    *entries.OPERATIONS,
     *flash.OPERATIONS,
     *events.OPERATIONS,
     *chat.OPERATIONS,
@@ -59,6 +62,7 @@ OPERATIONS = (
     *models.OPERATIONS,
     *legacy.OPERATIONS,
     *system.OPERATIONS,
+    *dashboard.OPERATIONS,
 )
 
 Loader = Callable[[], Engine]

@@ -10,6 +10,8 @@ from service.access.clients import Client, Clients
 
 OPEN_PATHS = frozenset({"/health", "/healthz", "/v1/health"})
 """Paths that orchestrators must reach without a key, as often as they like."""
+OPEN_PAGE = "/dashboard"
+"""A page, with all beneath it: a browser sends no key with what it opens, and the files tell nothing of anybody."""
 
 
 def identify(request: web.Request, clients: Clients) -> Client | None:
@@ -19,7 +21,8 @@ def identify(request: web.Request, clients: Clients) -> Client | None:
         errors.Unauthorized: there are keys, and its key is missing or wrong.
         Overloaded: the client asks too often.
     """
-    if request.path in OPEN_PATHS:
+    path = request.path
+    if path in OPEN_PATHS or path == OPEN_PAGE or path.startswith(f"{OPEN_PAGE}/"):
         return None
     client = holder(request, clients)
     client.spend()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from streams.backlog import Backlog
 from streams.entries import EntryType
 from streams.errors import Conflict, InvalidInput, NotFound, Unavailable
-from streams.ingest import Batch, IngestQueue
+from streams.ingest import Batch, Entry, IngestQueue
 from streams.records import Settled, Turned
 from streams.residency import Resident
 from streams.tally import Over, Tally
@@ -192,6 +192,16 @@ class Session:
     def statistics(self, over: Over) -> dict[str, Any]:
         """Statistics of the entries of the present version: of those in the window, or of the whole stream."""
         return self.tally.report(over)
+
+    @property
+    def read(self) -> int:
+        """Entries ever read, those that left through the window included: the number of the newest."""
+        return self.evicted + self.entries
+
+    def newest(self, count: int) -> tuple[Entry, ...]:
+        """The last ``count`` entries of the present version, oldest first; frozen ones are context and left out."""
+        batch = self.backlog.batch
+        return self.timeline.newest(count, but=0 if batch is None else len(batch.entries))
 
     @property
     def idle(self) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from streams.errors import Conflict
 from streams.ingest import Entry
@@ -240,6 +241,12 @@ class Timeline:
         """All entries from segment ``start`` on, oldest first, without the frozen ones."""
         runs = (segment for segment in self.segments[start:] if isinstance(segment, Data))
         return tuple(entry for run in runs for entry in run.entries)
+
+    def newest(self, count: int, *, but: int = 0) -> tuple[Entry, ...]:
+        """The last ``count`` entries before the last ``but``, oldest first, without the frozen ones."""
+        runs = (segment for segment in reversed(self.segments) if isinstance(segment, Data))
+        backwards = (entry for run in runs for entry in reversed(run.entries))
+        return tuple(islice(backwards, but, but + count))[::-1]
 
 
 def _repeats(given: Sequence[Message], held: Sequence[Message]) -> bool:

@@ -28,6 +28,14 @@ def test_tokens_are_head_and_segments() -> None:
     assert timeline().tokens == [1, 2, 10, 3, 4, 7, 11, 5, 6, 7, 12]
 
 
+def test_the_newest_entries_are_found_across_turns() -> None:
+    said = timeline()
+    assert said.newest(2) == (ELEVEN, TWELVE)
+    assert said.newest(9) == said.data() == (TEN, ELEVEN, TWELVE)
+    assert said.newest(2, but=1) == (TEN, ELEVEN)
+    assert said.newest(0) == said.newest(1, but=3) == Timeline.of(HEAD).newest(1) == ()
+
+
 def test_matching_goes_as_far_as_turns_are_repeated_whole() -> None:
     said = timeline()
     history = (*FIRST.messages, *SECOND.messages)

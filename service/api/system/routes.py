@@ -13,22 +13,13 @@ from service.bodies import respond
 from service.core import CORE
 from service.metrics import CONTENT_TYPE
 from service.openapi import Operation
+from service.pages import pages
 from streams.store import in_time
 
 STORE_SECONDS = 0.5
 """How long ``/health`` waits for Redis, in seconds; probes have short timeouts of their own."""
 
-_HERE = Path(__file__).parent
-_PAGE = {name: (_HERE / name).read_bytes() for name in ("docs.html", "docs.css", "docs.js")}
-_PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
+_PAGES = pages(Path(__file__).parent)
 
 
 async def health(request: web.Request) -> web.Response:
@@ -67,24 +58,21 @@ async def openapi_document(request: web.Request) -> web.Response:
 
 async def docs(request: web.Request) -> web.Response:
     """The documentation page."""
-    return _page("docs.html", "text/html")
+    return _PAGES["docs.html"].answer(request)
 
 
 async def docs_style(request: web.Request) -> web.Response:
     """The page's style sheet."""
-    return _page("docs.css", "text/css")
+    return _PAGES["docs.css"].answer(request)
 
 
 async def docs_script(request: web.Request) -> web.Response:
     """The page's script."""
-    return _page("docs.js", "text/javascript")
-
-
-def _page(name: str, content_type: str) -> web.Response:
-    return web.Response(body=_PAGE[name], content_type=content_type, charset="utf-8", headers=_PAGE_HEADERS)
+    return _PAGES["docs.js"].answer(request)
 
 
 _HEALTH_STATUSES = {503: "Not ready; the same body"}
+_UNCHANGED = {304: "It is what `If-None-Match` names."}
 
 OPERATIONS = (
     Operation(
@@ -133,6 +121,7 @@ OPERATIONS = (
         tag="System",
         summary="This API as a page",
         content_types=("text/html",),
+        statuses=_UNCHANGED,
     ),
     Operation(
         method="GET",
@@ -141,6 +130,7 @@ OPERATIONS = (
         tag="System",
         summary="The page's style sheet",
         content_types=("text/css",),
+        statuses=_UNCHANGED,
     ),
     Operation(
         method="GET",
@@ -149,5 +139,6 @@ OPERATIONS = (
         tag="System",
         summary="The page's script",
         content_types=("text/javascript",),
+        statuses=_UNCHANGED,
     ),
 )
