@@ -70,7 +70,7 @@ function update(element, query, version) {
   const total = Object.values(likely).reduce((sum, one) => sum + one, 0);
   const choices = (query.choices ?? Object.keys(likely)).map((choice) => [choice, total && likely[choice] / total]);
   reveal(part(".mass"), choices.length > 0);
-  say(part(".mass"), query.mass === undefined ? "" : `${percent(query.mass)} of the model's belief`);
+  say(part(".mass"), query.mass === undefined ? "" : `together ${percent(query.mass)} of the model's belief`);
   reveal(part(".choices"), choices.length > 0);
   list(part(".choices"), choices, ([choice]) => choice, choiceRow, (row, [choice, share]) => {
     say(row.children[0], choice);

@@ -107,7 +107,7 @@ async def test_its_own_session_is_there(client: apps.Client, operation: Operatio
 async def test_nothing_else_tells_of_anothers_session(client: apps.Client, operation: Operation) -> None:
     if calls(operation, THERE):
         return
-    path = operation.template.replace("{id}", apps.core(client).manager.engine.facts.name)
+    path = operation.template.replace("{id}", apps.core(client).manager.engine.facts.name).replace("{file}", "main.js")
     body = None if operation.request is None else VALID[operation.template]
     async with client.request(operation.method, path, json=body, headers=ACME) as response:
         text = await response.text()
