@@ -59,7 +59,7 @@ async def test_an_answer_that_is_not_of_the_newest_data_says_so(browser: Browser
         freshness = page.locator(".freshness")
         await expect(freshness).to_have_text("fresh")
         api("POST", "/v1/sessions/s/push", {"data": "two"})
-        await expect(freshness).to_have_text("1 version behind")
+        await expect(freshness).to_have_text("1 behind")
 
 
 async def test_incoming_candles_are_drawn(browser: Browser, server: Server, api: Api) -> None:

@@ -2,7 +2,7 @@
 
 import { now } from "./api.js";
 import { at, list, make, mark, reveal, say } from "./dom.js";
-import { decimals, duration, percent, plural, short } from "./format.js";
+import { decimals, duration, figure, percent, short } from "./format.js";
 import { toneOf } from "./tones.js";
 
 // A gap of this many nats fills the bar: e to that power to one.
@@ -74,8 +74,8 @@ function update(element, query, version) {
   reveal(part(".choices"), choices.length > 0);
   list(part(".choices"), choices, ([choice]) => choice, choiceRow, (row, [choice, share]) => {
     say(row.children[0], choice);
-    row.children[1].value = share;
-    say(row.children[2], percent(share));
+    say(row.children[1], percent(share));
+    row.children[2].value = share;
     mark(row, "data-chosen", choice === query.value ? "" : null);
   });
 }
@@ -84,13 +84,13 @@ const choiceRow = ([choice]) =>
   make(
     "li",
     {},
-    make("span"),
-    make("progress", { max: 1, value: 0, "aria-label": choice }),
+    make("span", { title: choice }),
     make("span", { class: "number" }),
+    make("progress", { max: 1, value: 0, "aria-label": choice }),
   );
 
 function freshness(query, version) {
-  if (query.data_version === undefined) return [version ? "evaluating" : "waits for data", "fair"];
+  if (query.data_version === undefined) return [version ? "not yet" : "no data", "fair"];
   const behind = version - query.data_version;
-  return behind > 0 ? [`${plural(behind, "version")} behind`, "fair"] : ["fresh", "good"];
+  return behind > 0 ? [`${figure(behind)} behind`, "fair"] : ["fresh", "good"];
 }
