@@ -82,7 +82,7 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine_options(model_path: Path) -> EngineOptions:
     """A real engine that is small enough to reach its limits in a test, and exact on every processor."""
     return EngineOptions(
-        model=model_path, name="real", context=2560, dtype="float32", kv_cache_bytes=768 << 20, max_num_seqs=64, nice=19
+        model=model_path, name="real", context=2560, dtype="float32", kv_cache_bytes=768 << 20, max_num_seqs=64, nice=3
     )
 
 

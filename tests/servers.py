@@ -38,7 +38,8 @@ class Server:
         self.process = subprocess.Popen(
             command,
             cwd=_ROOT,
-            env=os.environ | environment,
+            # Tests run beside each other, and what gives way to all of them would not be done in time.
+            env=os.environ | {"ASKAHEAD_ENGINE_NICE": "0"} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

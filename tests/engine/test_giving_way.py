@@ -37,7 +37,7 @@ def test_a_thread_gives_way_and_so_does_what_it_starts() -> None:
 
 
 def test_vllms_process_is_as_nice_as_asked_for(vllm_engine: VllmEngine) -> None:
-    assert [psutil.Process(pid).nice() for pid in vllm_engine.processes] == [19]
+    assert [psutil.Process(pid).nice() for pid in vllm_engine.processes] == [3]
 
 
 def test_llama_cpps_process_is_as_nice_as_asked_for(recurrent_engine: RecurrentEngine) -> None:
