@@ -12,6 +12,9 @@ from aiohttp import web
 CONTENT_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 """By the end of a file's name; there are no others."""
 
+UNCHANGED: Final = {304: "It is what `If-None-Match` names."}
+"""Belongs among the statuses of whatever serves one."""
+
 _HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:;"

@@ -7,7 +7,7 @@ from pathlib import Path
 from aiohttp import web
 
 from service.openapi import Operation
-from service.pages import CONTENT_TYPES, pages
+from service.pages import CONTENT_TYPES, UNCHANGED, pages
 
 # Read once: no request gets anywhere near the file system.
 _FILES = pages(Path(__file__).parent / "static")
@@ -26,8 +26,6 @@ async def file(request: web.Request) -> web.Response:
     return found.answer(request)
 
 
-_UNCHANGED = {304: "It is what `If-None-Match` names."}
-
 OPERATIONS = (
     Operation(
         method="GET",
@@ -37,7 +35,7 @@ OPERATIONS = (
         summary="The dashboard",
         description="Ours. A page for people; it asks for a key where one is needed.",
         content_types=(CONTENT_TYPES[".html"],),
-        statuses=_UNCHANGED,
+        statuses=UNCHANGED,
         needs_key=False,
     ),
     Operation(
@@ -47,7 +45,7 @@ OPERATIONS = (
         tag="System",
         summary="The dashboard's files",
         content_types=tuple(CONTENT_TYPES.values()),
-        statuses={**_UNCHANGED, 404: "There is no such file."},
+        statuses={**UNCHANGED, 404: "There is no such file."},
         needs_key=False,
     ),
 )

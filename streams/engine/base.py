@@ -271,6 +271,11 @@ class Held(Protocol):
         """
 
 
+def text_of(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What tokens say, control tokens included."""
+    return b"".join(map(tokenizer.token_bytes, tokens)).decode(errors="replace")
+
+
 class Engine(Protocol):
     """A loaded model."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,15 +14,9 @@ import httpx
 import pytest
 
 from tests.servers import FAST, Server, serving
+from tests.valkeys import free_port
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "nginx.conf"
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

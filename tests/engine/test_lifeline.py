@@ -7,15 +7,9 @@ import pytest
 
 from streams.engine import lifeline
 from streams.engine.lifeline import Lifelines, outlive
+from tests.valkeys import free_port
 
 SECONDS = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def following(port: int, ended: threading.Event) -> threading.Thread:

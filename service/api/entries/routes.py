@@ -14,7 +14,7 @@ from service.api.requests import session_of
 from service.bodies import query_model, respond
 from service.core import CORE
 from service.openapi import Operation
-from streams.engine.base import Tokenizer
+from streams.engine.base import Tokenizer, text_of
 from streams.entries import EntryType
 from streams.ingest import Entry
 
@@ -39,8 +39,7 @@ def _shown(
     def said(entry: Entry) -> str | dict[str, Any]:
         if type is not None and entry.record is not None:
             return type.pack(entry.record)
-        text = b"".join(map(tokenizer.token_bytes, entry.tokens)).decode(errors="replace")
-        return text.removesuffix("\n")
+        return text_of(entry.tokens, tokenizer).removesuffix("\n")
 
     return [
         protocol.EntryObject(number=number, accepted_at=entry.at, entry=said(entry))

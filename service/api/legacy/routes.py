@@ -22,6 +22,7 @@ from service.bodies import read_model, respond
 from service.core import CORE
 from service.keys import METRICS, SETTINGS
 from service.openapi import Operation
+from streams.engine.base import text_of
 from streams.entries import BUILTIN
 from streams.errors import InvalidInput, Unavailable
 from streams.window import Window
@@ -65,7 +66,7 @@ async def state(request: web.Request) -> web.Response:
     found, tokens = views.state(session, manager), tuple(session.timeline.tokens)
     session.touch()
     # A long stream takes a while to put together.
-    text = await asyncio.to_thread(views.text, tokens, manager.engine.tokenizer)
+    text = await asyncio.to_thread(text_of, tokens, manager.engine.tokenizer)
     return _answer(request, found.model_copy(update={"context_text": text}))
 
 

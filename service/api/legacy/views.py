@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
@@ -10,7 +9,6 @@ from flashquery.answers import Answer
 from flashquery.queries import FlashQuery
 from service.api.legacy import protocol
 from service.api.sessions.protocol import OldSession
-from streams.engine.base import Tokenizer
 from streams.manager import Manager
 from streams.pushing import PushAck
 from streams.session import Session
@@ -64,11 +62,6 @@ def state(session: Session, manager: Manager) -> protocol.StateObject:
         data_count=session.entries,
         pending_prefill=session.backlog.tokens + max(0, session.data_end - session.kv_tokens),
     )
-
-
-def text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-    """What tokens say, control tokens included."""
-    return b"".join(map(tokenizer.token_bytes, tokens)).decode(errors="replace")
 
 
 def slots(session: Session) -> protocol.SlotsObject:

@@ -13,7 +13,7 @@ from service.bodies import respond
 from service.core import CORE
 from service.metrics import CONTENT_TYPE
 from service.openapi import Operation
-from service.pages import pages
+from service.pages import UNCHANGED, pages
 from streams.store import in_time
 
 STORE_SECONDS = 0.5
@@ -72,7 +72,6 @@ async def docs_script(request: web.Request) -> web.Response:
 
 
 _HEALTH_STATUSES = {503: "Not ready; the same body"}
-_UNCHANGED = {304: "It is what `If-None-Match` names."}
 
 OPERATIONS = (
     Operation(
@@ -121,7 +120,7 @@ OPERATIONS = (
         tag="System",
         summary="This API as a page",
         content_types=("text/html",),
-        statuses=_UNCHANGED,
+        statuses=UNCHANGED,
     ),
     Operation(
         method="GET",
@@ -130,7 +129,7 @@ OPERATIONS = (
         tag="System",
         summary="The page's style sheet",
         content_types=("text/css",),
-        statuses=_UNCHANGED,
+        statuses=UNCHANGED,
     ),
     Operation(
         method="GET",
@@ -139,6 +138,6 @@ OPERATIONS = (
         tag="System",
         summary="The page's script",
         content_types=("text/javascript",),
-        statuses=_UNCHANGED,
+        statuses=UNCHANGED,
     ),
 )
