@@ -105,7 +105,8 @@ def create_app(
     )
     app[OPENAPI] = orjson.dumps(build(OPERATIONS, version=importlib.metadata.version("askahead")))
     add_routes(app, OPERATIONS)
-    edge.install(app, settings, clients, metrics)
+    keyless = {operation.handler for operation in OPERATIONS if not operation.needs_key}
+    edge.install(app, settings, clients, metrics, keyless)
     app.on_response_prepare.append(models.tell_plain_template)
     app.on_shutdown.append(_drain)
     app.cleanup_ctx.append(

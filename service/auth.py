@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from service.access.clients import Client, Clients
 
-OPEN_PATHS = frozenset({"/health", "/healthz", "/v1/health"})
-"""Paths that orchestrators must reach without a key, as often as they like."""
-OPEN_PAGE = "/dashboard"
-"""A page, with all beneath it: a browser sends no key with what it opens, and the files tell nothing of anybody."""
 
-
-def identify(request: web.Request, clients: Clients) -> Client | None:
+def identify(request: web.Request, clients: Clients, keyless: Container[Handler]) -> Client | None:
     """Whose a request is, which is counted; None where that is of no interest.
+
+    Args:
+        request: routed already.
+        clients: who may ask.
+        keyless: handlers that nobody needs a key for, as often as they like.
 
     Raises:
         errors.Unauthorized: there are keys, and its key is missing or wrong.
         Overloaded: the client asks too often.
     """
-    path = request.path
-    if path in OPEN_PATHS or path == OPEN_PAGE or path.startswith(f"{OPEN_PAGE}/"):
+    if request.match_info.handler in keyless:
         return None
     client = holder(request, clients)
     client.spend()

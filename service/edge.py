@@ -6,6 +6,7 @@ One middleware and one signal handler, since each layer is run through by every 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -20,8 +21,18 @@ from service.metrics import Metrics
 from service.settings import Settings
 
 
-def install(app: web.Application, settings: Settings, clients: Clients, metrics: Metrics) -> None:
-    """Have all requests of an application pass."""
+def install(
+    app: web.Application, settings: Settings, clients: Clients, metrics: Metrics, keyless: Container[Handler]
+) -> None:
+    """Have all requests of an application pass.
+
+    Args:
+        app: the application.
+        settings: the server's.
+        clients: who may ask.
+        metrics: told of each request.
+        keyless: handlers that nobody needs a key for.
+    """
     origins = settings.cors_origins
 
     @web.middleware
@@ -33,7 +44,7 @@ def install(app: web.Application, settings: Settings, clients: Clients, metrics:
                 response: web.StreamResponse = preflight(request, origins)
             else:
                 check_origin(request, origins)
-                client = identify(request, clients)
+                client = identify(request, clients, keyless)
                 if client is not None:
                     request[CLIENT] = client
                 response = await handler(request)

@@ -10,6 +10,7 @@ import re
 
 from aiohttp import web
 
+from service.api.fields import SESSION_ID
 from service.api.legacy.views import is_legacy
 from service.auth import holder
 from service.core import CORE
@@ -19,7 +20,7 @@ from service.errors import new_request_id
 from service.keys import CLIENTS, METRICS, SETTINGS
 from streams.errors import AskaheadError
 
-_POLL = re.compile(r"/v1/sessions/([A-Za-z0-9_-]{1,128})/flash(?:/([0-9]{1,9}))?")
+_POLL = re.compile(rf"/v1/sessions/({SESSION_ID.strip('^$')})/flash(?:/([0-9]{{1,9}}))?")
 _ALL, _ONE = "/v1/sessions/{id}/flash", "/v1/sessions/{id}/flash/{fid}"
 
 
@@ -49,12 +50,10 @@ def open_lane(runner: web.AppRunner) -> None:
             client = holder(request, clients)
             if not client.sees(session_id):
                 return None
-            if query_id:
-                view.present().query(int(query_id))
+            response = poll_at_once(request, view, int(query_id) if query_id else None)
             client.spend()
         except AskaheadError:
             return None
-        response = poll_at_once(request, view, int(query_id) if query_id else None)
         metrics.count_one("GET", _ONE if query_id else _ALL, response.status)
         response.headers["x-request-id"] = new_request_id()
         if origins:

@@ -82,8 +82,8 @@ class EngineSettings(BaseModel):
     )
     engine_nice: int = _model(
         19,
-        "How far the engine gives way, on a CPU, to the server and to other programs, as of nice(1): at 19 pushes are"
-        " acknowledged and polls answered first, at 0 the engine and they take turns.",
+        "How far the engine gives way, on a CPU, to the server and to other programs once it is loaded, as of nice(1):"
+        " at 19 pushes are acknowledged and polls answered first, at 0 the engine and they take turns.",
         ge=0,
         le=19,
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Container, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.typedefs import Handler
 
 from service import edge, keys
 from service.access.clients import Clients
@@ -16,7 +17,7 @@ from service.metrics import Metrics
 from service.settings import Settings
 
 
-def edge_app(routes: Iterable[web.RouteDef], **settings: Any) -> web.Application:
+def edge_app(routes: Iterable[web.RouteDef], keyless: Container[Handler] = (), **settings: Any) -> web.Application:
     configured = Settings(**settings)
     metrics = Metrics(dict)
     app = web.Application(client_max_size=configured.max_body_bytes)
@@ -24,7 +25,7 @@ def edge_app(routes: Iterable[web.RouteDef], **settings: Any) -> web.Application
     app[keys.METRICS] = metrics
     app[keys.CLIENTS] = clients = Clients(configured)
     app[keys.BODIES] = BodyBudget(configured.max_bodies_bytes)
-    edge.install(app, configured, clients, metrics)
+    edge.install(app, configured, clients, metrics, keyless)
     app.add_routes(routes)
     return app
 
