@@ -32,7 +32,7 @@ lint: setup ## style, types and the direction of imports
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 
-bench: setup ## the benchmark, with the baselines beside it, in ten minutes (BENCH=full: half an hour)
+bench: setup ## the benchmark, with the baselines beside it, in ten minutes (BENCH=full: most of an hour)
 	@exec .venv/bin/python -m bench $(if $(filter full,$(BENCH)),--full)
 
 clean: ## remove .venv, caches and build outputs; data stays

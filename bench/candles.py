@@ -10,6 +10,8 @@ from pathlib import Path
 
 from streams.entries import BUILTIN
 
+CANDLE_TOKENS = 42
+"""Of the line of a candle, about."""
 QUESTION = "Is the price rising or falling? Answer with one word."
 
 _CARRIED_BY, _FILE = "backtesting", "EURUSD.csv"

@@ -1,7 +1,8 @@
 """``python -m bench.floor PORT MODEL``: what any server over this engine costs at least.
 
 ``AsyncLLM``, started as the product starts it and called directly: a request with streaming input holds the stream, and
-questions are ordinary requests over its prefix. Times are taken around the call, inside the process.
+questions are ordinary requests over its prefix. Times are taken around the call, inside the process; ``/served`` is the
+same behind the smallest handler that streams it, and timed by whoever asks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from bench import machine
@@ -26,9 +28,10 @@ _PLACE = "Q7G3KPLACE"
 class Floor:
     """One stream over an engine."""
 
-    def __init__(self, llm: Any, model: Path) -> None:
+    def __init__(self, llm: Any, tokenizer: HfTokenizer, name: str) -> None:
         self._llm = llm
-        self._tokenizer = HfTokenizer.load(model)
+        self._tokenizer = tokenizer
+        self._name = name
         head, _, tail = self._tokenizer.render([{"role": "user", "content": _PLACE}], {}).partition(_PLACE)
         self._head = self._tokenizer.encode_markup(head)
         self._tail = self._tokenizer.encode_markup(tail)
@@ -57,6 +60,18 @@ class Floor:
             first = first or time.perf_counter() - started
             cached = output.num_cached_tokens
         return {"first": first, "whole": time.perf_counter() - started, "prompt": len(prompt), "cached": cached}
+
+    async def served(self, request: web.Request) -> web.StreamResponse:
+        """The same for a client: each piece is an event, and nothing is checked, counted or bounded."""
+        body = orjson.loads(await request.read())
+        prompt = [*self._tokens, *self._tokenizer.encode(body["prompt"]), *self._tail]
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        async for output in self._request(_tokens_input(prompt), body["max_tokens"]):
+            await response.write(b"data: " + orjson.dumps({"text": output.outputs[0].text}) + b"\n\n")
+        usage = {"prompt_tokens": len(prompt), "prompt_tokens_details": {"cached_tokens": output.num_cached_tokens}}
+        await response.write(b"data: " + orjson.dumps({"usage": usage}) + b"\n\ndata: [DONE]\n\n")
+        return response
 
     async def prefill(self, lines: list[str]) -> dict[str, float]:
         """Read a prompt that nobody has seen, in one request: seconds until its first token."""
@@ -96,7 +111,7 @@ class Floor:
         params = SamplingParams(
             max_tokens=max_tokens, temperature=0, ignore_eos=True, output_kind=RequestOutputKind.DELTA
         )
-        return self._llm.generate(prompt, params, f"floor-{next(self._serial)}")
+        return self._llm.generate(prompt, params, f"{self._name}-{next(self._serial)}")
 
 
 def _tokens_input(tokens: list[int]) -> Any:
@@ -110,11 +125,18 @@ async def _app(model: Path) -> web.Application:
         model=model, name="model", context=machine.CONTEXT, dtype=machine.dtype(), kv_cache_bytes=2**30
     )
     llm = await asyncio.to_thread(start, options)
-    floor = Floor(llm, model)
-    calls = {call.__name__: call for call in (floor.begin, floor.tick, floor.ask, floor.prefill, floor.end)}
+    tokenizer = HfTokenizer.load(model)
+    floors: dict[str, Floor] = {}
 
-    async def answer(request: web.Request) -> web.Response:
-        return web.json_response(await calls[request.match_info["call"]](**await request.json()))
+    async def answer(request: web.Request) -> web.StreamResponse:
+        name, call = request.match_info["stream"], request.match_info["call"]
+        if name not in floors:
+            floors[name] = Floor(llm, tokenizer, f"floor-{name}")
+        floor = floors[name]
+        if call == "served":
+            return await floor.served(request)
+        calls = {call.__name__: call for call in (floor.begin, floor.tick, floor.ask, floor.prefill, floor.end)}
+        return web.json_response(await calls[call](**await request.json()))
 
     async def healthy(_: web.Request) -> web.Response:
         return web.Response()
@@ -123,7 +145,7 @@ async def _app(model: Path) -> web.Application:
         llm.shutdown()
 
     app = web.Application()
-    app.add_routes([web.post("/{call}", answer), web.get("/health", healthy)])
+    app.add_routes([web.post("/{stream}/{call}", answer), web.get("/health", healthy)])
     app.on_cleanup.append(close)
     return app
 

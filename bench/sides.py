@@ -96,17 +96,29 @@ class Flash(Resident):
 class Floor(Side):
     """``AsyncLLM`` itself, over a prefix that a held request keeps."""
 
+    _stream = "called"
+
     async def begin(self, candles: Sequence[Candle]) -> None:
-        await self._client.post("/begin", {"lines": [candle.line for candle in candles]})
+        await self._client.post(f"/{self._stream}/begin", {"lines": [candle.line for candle in candles]})
 
     async def tick(self, candle: Candle) -> None:
-        await self._client.post("/tick", {"lines": [candle.line]})
+        await self._client.post(f"/{self._stream}/tick", {"lines": [candle.line]})
 
     async def ask(self, max_tokens: int) -> Answer:
-        return Answer(**await self._client.post("/ask", {"question": QUESTION, "max_tokens": max_tokens}))
+        body = {"question": QUESTION, "max_tokens": max_tokens}
+        return Answer(**await self._client.post(f"/{self._stream}/ask", body))
 
     async def end(self) -> None:
-        await self._client.post("/end", {})
+        await self._client.post(f"/{self._stream}/end", {})
+
+
+class Served(Floor):
+    """The same behind an HTTP server that does nothing else: what any server with that client costs at least."""
+
+    _stream = "served"
+
+    async def ask(self, max_tokens: int) -> Answer:
+        return await self._client.answer(f"/{self._stream}/served", {"prompt": QUESTION, "max_tokens": max_tokens})
 
 
 class Resent(Side):

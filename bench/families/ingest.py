@@ -54,7 +54,7 @@ async def _alone(ours: Client, floor: Client, feed: Feed, rounds: int) -> Row:
         candles = feed.take(90)
         for side in ("raw", "ours") if number % 2 else ("ours", "raw"):
             if side == "raw":
-                found = await floor.post("/prefill", {"lines": [candle.line for candle in candles]})
+                found = await floor.post("/cold/prefill", {"lines": [candle.line for candle in candles]})
                 rates[side].append(found["tokens"] / found["seconds"])
             else:
                 session = await ours.create(type="ohlcv")

@@ -71,7 +71,6 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
         parallel = vllm_config.parallel_config
         if parallel.world_size == 1 and parallel.data_parallel_rank_local is not None:
             _keep_to_share(parallel.data_parallel_rank_local)
-        give_way(vllm_config.additional_config["nice"])
         super().__init__(vllm_config, *args, **kwargs)
 
     def load_model(self, **options: Any) -> None:
@@ -79,6 +78,12 @@ class Worker(CPUWorker):  # type: ignore[misc]  # vLLM ships no types
             super().load_model(**options)
         call_directly(self.model_runner.get_model())
         few_sizes()
+
+    def compile_or_warm_up_model(self) -> Any:
+        # The last thing that is done before the first request.
+        times = super().compile_or_warm_up_model()
+        give_way(self.vllm_config.additional_config["nice"])
+        return times
 
     def init_device(self) -> None:
         super().init_device()

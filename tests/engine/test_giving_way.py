@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
 
 import psutil
 
-from streams.engine.giving_way import give_way
 from streams.engine.recurrent.engine import RecurrentEngine
 from streams.engine.vllm import VllmEngine
 
+_PROGRAM = """
+import os
+import threading
 
-def niceness() -> int:
-    """Of this thread."""
-    return os.getpriority(os.PRIO_PROCESS, 0)
+
+mine = lambda: os.getpriority(os.PRIO_PROCESS, 0)
+before, given, found = mine(), threading.Event(), []
+early = threading.Thread(target=lambda: (given.wait(), found.append(mine() - before)))
+early.start()
+give_way(before + 2)
+give_way(before + 1)
+given.set()
+early.join()
+late = threading.Thread(target=lambda: found.append(mine() - before))
+late.start()
+late.join()
+print(*found, mine() - before)
+"""
 
 
-def test_a_thread_gives_way_and_so_does_what_it_starts() -> None:
-    before = niceness()
-    found: list[int] = []
+def niceness(pids: list[int]) -> set[int]:
+    """Of all threads of these processes."""
+    threads = [thread.id for pid in pids for thread in psutil.Process(pid).threads()]
+    return {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
 
-    def start() -> None:
-        give_way(before + 2)
-        give_way(before + 1)
-        thread = threading.Thread(target=lambda: found.append(niceness()))
-        thread.start()
-        thread.join()
-        found.append(niceness())
 
-    with ThreadPoolExecutor(1) as threads:
-        threads.submit(start).result()
-    assert found == [before + 2] * 2
-    assert niceness() == before
+def test_all_threads_of_a_process_give_way_and_so_does_what_they_start() -> None:
+    ran = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.split() == ["2", "2", "2"]
 
 
 def test_vllms_process_is_as_nice_as_asked_for(vllm_engine: VllmEngine) -> None:
-    assert [psutil.Process(pid).nice() for pid in vllm_engine.processes] == [3]
+    assert niceness(vllm_engine.processes) == {3}
 
 
 def test_llama_cpps_process_is_as_nice_as_asked_for(recurrent_engine: RecurrentEngine) -> None:
-    assert [psutil.Process(pid).nice() for pid in recurrent_engine.processes] == [7]
+    assert niceness(recurrent_engine.processes) == {7}

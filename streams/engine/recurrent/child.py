@@ -105,7 +105,6 @@ def main(setup: Setup, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), name="orders", daemon=True).start()
-    give_way(setup.nice)
     try:
         model = Model(
             setup.path, memory=setup.memory, at_most=setup.at_most, at_least=setup.at_least, threads=setup.threads
@@ -113,6 +112,7 @@ def main(setup: Setup, connection: Connection) -> None:
     except AskaheadError as error:
         connection.send(error)
         return
+    give_way(setup.nice)
     connection.send(Loaded(model.vocabulary, model.sequences, model.state_bytes))
     _Worker(setup, model, orders, connection).run()
 
