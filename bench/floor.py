@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import orjson
@@ -120,11 +121,11 @@ def _tokens_input(tokens: list[int]) -> Any:
     return tokens_input(tokens)
 
 
-async def _app(model: Path) -> web.Application:
+async def _app(model: Path, scratch: Path) -> web.Application:
     options = EngineOptions(
         model=model, name="model", context=machine.CONTEXT, dtype=machine.dtype(), kv_cache_bytes=2**30
     )
-    llm = await asyncio.to_thread(start, options)
+    llm = await asyncio.to_thread(start, options, scratch)
     tokenizer = HfTokenizer.load(model)
     floors: dict[str, Floor] = {}
 
@@ -151,4 +152,6 @@ async def _app(model: Path) -> web.Application:
 
 
 if __name__ == "__main__":
-    web.run_app(_app(Path(sys.argv[2])), host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+    with TemporaryDirectory() as directory:
+        app = _app(Path(sys.argv[2]), Path(directory))
+        web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)

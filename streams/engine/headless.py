@@ -7,6 +7,8 @@ import signal
 import threading
 from dataclasses import replace
 from multiprocessing.connection import wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
@@ -33,7 +35,7 @@ def run_ranks(options: EngineOptions, first: int) -> None:
         EngineUnavailable: a rank has died, or the server is gone. Ranks cannot change their server: start them anew.
         ModelError: the model cannot be loaded this way.
     """
-    ended, gone = threading.Event(), threading.Event()
+    ended = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         ended.set()
@@ -43,12 +45,18 @@ def run_ranks(options: EngineOptions, first: int) -> None:
     parallel = options.parallel
     if parallel.local is None:
         options = replace(options, parallel=replace(parallel, local=parallel.data - first))
+    with TemporaryDirectory(prefix="askahead-engine-", ignore_cleanup_errors=True) as scratch:
+        _run(options, first, Path(scratch), ended)
+
+
+def _run(options: EngineOptions, first: int, scratch: Path, ended: threading.Event) -> None:
     try:
-        manager, address, port = _start(options, first)
+        manager, address, port = _start(options, first, scratch)
     except AskaheadError:
         raise
     except Exception as exc:
         raise ModelError(f"The model in {options.model} cannot be loaded: {sentence(exc)}") from exc
+    gone = threading.Event()
     leash = Leash([process.pid for process in manager.processes])
     log.info("%d rank(s) from %d on for the server at %s:%d", len(manager.processes), first, address, port)
 
@@ -67,12 +75,12 @@ def run_ranks(options: EngineOptions, first: int) -> None:
     raise EngineUnavailable("A rank has died." if died else "The server is gone; start again to serve its next run.")
 
 
-def _start(options: EngineOptions, first: int) -> tuple[Any, str, int]:
+def _start(options: EngineOptions, first: int, scratch: Path) -> tuple[Any, str, int]:
     """vLLM's manager of the ranks' processes, and where they look for the server."""
     dialect = VllmDialect.load(
         HfTokenizer.load(options.model, options.chat_template), options.tool_parser, options.reasoning_parser
     )
-    with configured(options, dialect.reasoning_parser, headless_from=first) as config:
+    with configured(options, scratch, dialect.reasoning_parser, headless_from=first) as config:
         from vllm.utils.network_utils import get_tcp_uri
         from vllm.v1.engine.utils import CoreEngineProcManager
         from vllm.v1.executor import Executor

@@ -14,8 +14,10 @@ import itertools
 import multiprocessing
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from streams.engine.accelerators import accelerators
@@ -92,6 +94,7 @@ class VllmEngine:
                 parallel.data_parallel_master_ip, parallel.data_parallel_rpc_port, self._lose_machine
             )
         self._closed = False
+        self._scratch = ExitStack()
         self._serial = itertools.count(1)
 
     @classmethod
@@ -103,23 +106,26 @@ class VllmEngine:
         """
         refuse_unsupported(options.model)
         tokenizer = HfTokenizer.load(options.model, options.chat_template)
-        try:
-            dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
-            llm = start(options, dialect.reasoning_parser)
-            hush_parsers()
-            engine = cls(llm, tokenizer, dialect, options)
+        with ExitStack() as stack:
+            scratch = stack.enter_context(TemporaryDirectory(prefix="askahead-engine-", ignore_cleanup_errors=True))
             try:
-                # On a GPU only vLLM knows how much memory is left for the KV cache, and only now.
-                if engine.plan is not None:
-                    engine.plan.check()
-            except ModelError:
-                llm.shutdown()
+                dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
+                llm = start(options, Path(scratch), dialect.reasoning_parser)
+                hush_parsers()
+                engine = cls(llm, tokenizer, dialect, options)
+                try:
+                    # On a GPU only vLLM knows how much memory is left for the KV cache, and only now.
+                    if engine.plan is not None:
+                        engine.plan.check()
+                except ModelError:
+                    llm.shutdown()
+                    raise
+            except AskaheadError:
                 raise
+            except Exception as exc:
+                raise ModelError(f"The model in {options.model} cannot be loaded: {sentence(exc)}") from exc
+            engine._scratch = stack.pop_all()
             return engine
-        except AskaheadError:
-            raise
-        except Exception as exc:
-            raise ModelError(f"The model in {options.model} cannot be loaded: {sentence(exc)}") from exc
 
     @staticmethod
     def abort_load() -> None:
@@ -218,6 +224,7 @@ class VllmEngine:
         # Its finalizer would shut down once more, and fail where the interpreter has begun to take modules apart.
         self._llm.shutdown = lambda: None
         self._leash.release()
+        self._scratch.close()
 
     def _lose_machine(self) -> None:
         """Do as vLLM does when a process of its own has died."""

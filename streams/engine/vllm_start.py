@@ -124,18 +124,19 @@ class EngineOptions:
     parallel: Parallel = Parallel()
 
 
-def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
+def start(options: EngineOptions, scratch: Path, reasoning_parser: str | None = None) -> Any:
     """A running ``AsyncLLM``. Blocks.
 
     Args:
         options: what to load, and how.
+        scratch: see :func:`configured`.
         reasoning_parser: tells where reasoning ends, for constraints to begin there.
 
     Raises:
         ModelError: the model does not fit, or it or a format is not to be had here.
         Exception: whatever vLLM raises when it cannot load the model.
     """
-    with configured(options, reasoning_parser) as config:
+    with configured(options, scratch, reasoning_parser) as config:
         from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -150,12 +151,17 @@ def start(options: EngineOptions, reasoning_parser: str | None = None) -> Any:
 
 @contextmanager
 def configured(
-    options: EngineOptions, reasoning_parser: str | None = None, *, headless_from: int | None = None
+    options: EngineOptions,
+    scratch: Path,
+    reasoning_parser: str | None = None,
+    *,
+    headless_from: int | None = None,
 ) -> Iterator[Any]:
     """vLLM's configuration, and the environment to start its processes in.
 
     Args:
         options: what to load, and how.
+        scratch: where its processes keep sockets and what else is of no use after them; vLLM removes none of it.
         reasoning_parser: see :func:`start`.
         headless_from: the first rank of this machine, where the server is on another.
 
@@ -198,7 +204,7 @@ def configured(
         "use_tqdm_on_load": False,
     }
     # Telemetry is the operator's choice to make.
-    environment = {"VLLM_NO_USAGE_STATS": "1"}
+    environment = {"VLLM_NO_USAGE_STATS": "1", "VLLM_RPC_BASE_PATH": str(scratch), "TMPDIR": str(scratch)}
     if cpu:
         arguments |= {
             "dtype": _cpu_dtype() if options.dtype == "auto" else options.dtype,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from math import exp
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
@@ -360,10 +362,22 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path, engine_options: 
         VllmEngine.load(replace(engine_options, model=tmp_path))
 
 
-async def test_a_killed_engine_fails_requests_at_once_and_stays_dead(engine_options: EngineOptions) -> None:
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files go. A path that is short enough for sockets, unlike pytest's own."""
+    with TemporaryDirectory() as directory:
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        yield Path(directory)
+
+
+async def test_a_killed_engine_fails_requests_at_once_stays_dead_and_leaves_nothing_behind(
+    engine_options: EngineOptions, temporary: Path
+) -> None:
     others = set(multiprocessing.active_children())
     engine = await asyncio.to_thread(VllmEngine.load, engine_options)
     try:
+        (scratch,) = temporary.iterdir()
+        assert any(file.is_socket() for file in scratch.iterdir())
         held = engine.hold()
         await held.extend(data(engine, 1, 50))
         generation = engine.generate([1, 2, 3], Sampling(max_tokens=2000, ignore_eos=True), Priority.FLASH)
@@ -385,3 +399,4 @@ async def test_a_killed_engine_fails_requests_at_once_and_stays_dead(engine_opti
     finally:
         await engine.close()
         await engine.close()
+    assert not list(temporary.iterdir())

@@ -15,10 +15,11 @@ _PROGRAM = """
 import os
 import threading
 
+from streams.engine.giving_way import give_way
 
 mine = lambda: os.getpriority(os.PRIO_PROCESS, 0)
 before, given, found = mine(), threading.Event(), []
-early = threading.Thread(target=lambda: (given.wait(), found.append(mine() - before)))
+early = threading.Thread(target=lambda: (given.wait(), found.append(mine() - before)), daemon=True)
 early.start()
 give_way(before + 2)
 give_way(before + 1)

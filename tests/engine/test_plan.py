@@ -97,7 +97,7 @@ def shaped(*kept: Attention | State) -> Shape:
 
 def test_plan_is_made_of_vllms_configuration(tmp_path: Path) -> None:
     given = options(tmp_path, LLAMA)
-    with configured(given) as vllm:
+    with configured(given, tmp_path) as vllm:
         plan = planned(vllm, kv_type="auto", sessions=None)
     assert plan is not None
     assert (plan.context, plan.pool, plan.cache.block_size, plan.cache.item_size) == (1024, 8 * MIB, 32, 4)
@@ -113,7 +113,7 @@ def test_plan_is_made_of_vllms_configuration(tmp_path: Path) -> None:
 
 
 def test_windows_are_bounded_by_what_vllm_computes_at_once(tmp_path: Path) -> None:
-    with configured(options(tmp_path, GEMMA)) as vllm:
+    with configured(options(tmp_path, GEMMA), tmp_path) as vllm:
         plan = planned(vllm, kv_type="auto", sessions=None)
     assert plan is not None
     batch = vllm.max_in_flight_tokens
@@ -122,7 +122,7 @@ def test_windows_are_bounded_by_what_vllm_computes_at_once(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("given", [MAMBA, MAMBA_2], ids=["mamba", "mamba2"])
 def test_a_state_is_as_large_as_vllms(tmp_path: Path, given: dict[str, Any]) -> None:
-    with configured(options(tmp_path, given, context=None)) as vllm:
+    with configured(options(tmp_path, given, context=None), tmp_path) as vllm:
         plan = planned(vllm, kv_type="auto", sessions=None)
         made, _ = ModelRegistry.resolve_model_cls(vllm.model_config.architecture, model_config=vllm.model_config)
         shapes = made.get_mamba_state_shape_from_config(vllm)
@@ -140,25 +140,34 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(tmp_path: Path) 
             ModelError,
             match=r"A context of 1024 tokens needs 1\.0 MiB .* 0\.5 MiB are set aside, which hold 480 tokens",
         ),
-        configured(small),
+        configured(small, tmp_path),
     ):
         pass
     many = options(tmp_path, LLAMA, sessions=8)
     with (
         pytest.raises(ModelError, match=r"8 streams of 1024 tokens .* which hold 6\. .* lower --context to \d+"),
-        configured(many),
+        configured(many, tmp_path),
     ):
         pass
-    with configured(options(tmp_path, LLAMA, sessions=6)):
+    with configured(options(tmp_path, LLAMA, sessions=6), tmp_path):
         pass
 
 
 def test_formats_that_a_cpu_does_not_have_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="needs a GPU"), configured(options(tmp_path, LLAMA, kv_cache_type="int8")):
+    with (
+        pytest.raises(ModelError, match="needs a GPU"),
+        configured(options(tmp_path, LLAMA, kv_cache_type="int8"), tmp_path),
+    ):
         pass
-    with pytest.raises(ModelError, match="for GPUs"), configured(options(tmp_path, LLAMA, cpu_offload_gb=1.0)):
+    with (
+        pytest.raises(ModelError, match="for GPUs"),
+        configured(options(tmp_path, LLAMA, cpu_offload_gb=1.0), tmp_path),
+    ):
         pass
-    with pytest.raises(ModelError, match="is not known"), configured(options(tmp_path, LLAMA, quantization="Q4_0")):
+    with (
+        pytest.raises(ModelError, match="is not known"),
+        configured(options(tmp_path, LLAMA, quantization="Q4_0"), tmp_path),
+    ):
         pass
 
 
