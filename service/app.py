@@ -175,6 +175,8 @@ def _gauges(app: web.Application) -> dict[str, float]:
         return {}
     manager, block = core.manager, core.manager.engine.facts.block_size
     return {
+        "engine_ready": app[SUPERVISOR].state == "ready",
+        "store_away": core.journal.failing,
         "queued": manager.questions.waiting,
         "running": manager.questions.running,
         "kv_pages_total": manager.budget.capacity // block,
