@@ -99,8 +99,8 @@ class ServerSettings(BaseModel):
     )
     otlp_endpoint: str | None = _server(
         None,
-        "URL of a collector that takes traces by OTLP over HTTP, such as http://localhost:4318. Needs"
-        " askahead[tracing]. Unset: nothing is traced.",
+        "URL of a collector that takes traces by OTLP over HTTP, such as http://localhost:4318. Needs the package's"
+        " extra `tracing`. Unset: nothing is traced.",
         min_length=1,
     )
     trace_sample_ratio: float = _server(
