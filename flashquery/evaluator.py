@@ -24,6 +24,7 @@ from flashquery.queries import Changes, FlashQuery, Look, Options, Registry
 from flashquery.ready import GAP_THRESHOLD, Ready, first_tokens
 from flashquery.schedule import Last
 from flashquery.waves import Evaluated, Standing, Waves
+from streams import context
 from streams import keys as stream_keys
 from streams.errors import Unavailable
 from streams.journal import WRITE_SECONDS, Journal
@@ -301,7 +302,9 @@ class FlashQueries:
     def _start(self, session: Session, standing: Standing) -> None:
         """Have whatever is due evaluated."""
         if standing.task is None:
-            standing.task = asyncio.create_task(self._waves.run(session, standing), name=f"evaluate-{session.id}")
+            standing.task = asyncio.create_task(
+                self._waves.run(session, standing), name=f"evaluate-{session.id}", context=context.of(session.id)
+            )
         standing.due.set()
 
     def _of(self, session: Session) -> Standing:

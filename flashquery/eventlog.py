@@ -7,13 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgpack
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from flashquery import keys
 from flashquery.cursor import Id, read_id, write_id
-from flashquery.events import Event, pack
+from flashquery.events import Event, pack, unpack
 from streams.journal import Command
 from streams.store import execute, in_time
 
@@ -135,5 +134,4 @@ def _events(session_id: str, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]
 
 
 def _event(session_id: str, at: bytes, packed: bytes) -> Event:
-    kind, data = msgpack.unpackb(packed)
-    return Event(kind, data, session_id, read_id(at))
+    return unpack(packed, session_id, read_id(at))

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from flashquery import keys
 from flashquery.cursor import Id, read_id
+from streams import context, tracing
 from streams.errors import Unavailable
 from streams.journal import Journal
 from streams.store import listening
@@ -45,6 +46,7 @@ class Event:
         session_id: whose it is, where it was heard; empty for what concerns a connection alone.
         at: where it stands in the session's log, where it was heard; None for what is not kept.
         position: what a subscriber resumes with after it, empty where it cannot.
+        trace: ``traceparent`` of what has led to it, where it was heard and that is recorded.
     """
 
     kind: Kind
@@ -52,19 +54,26 @@ class Event:
     session_id: str = ""
     at: Id | None = field(default=None, compare=False)
     position: str = field(default="", compare=False)
+    trace: str = field(default="", compare=False)
 
 
 def pack(event: Event) -> bytes:
-    """As msgpack, kind and data."""
-    packed: bytes = msgpack.packb([event.kind, event.data])
+    """As msgpack: kind, data and, if that is recorded, the trace that it happens in."""
+    trace = tracing.current()
+    packed: bytes = msgpack.packb([event.kind, event.data, *([trace] if tracing.sampled(trace) else ())])
     return packed
+
+
+def unpack(packed: bytes, session_id: str, at: Id | None) -> Event:
+    """The inverse of :func:`pack`. Raises ValueError."""
+    kind, data, *trace = msgpack.unpackb(packed)
+    return Event(kind, data, session_id, at, trace=trace[0] if trace else "")
 
 
 def _unpack(message: bytes, session_id: str) -> Event:
     """What was published: the id in the log, empty if there is none, a space, and the event. Raises ValueError."""
     at, _, packed = message.partition(b" ")
-    kind, data = msgpack.unpackb(packed)
-    return Event(kind, data, session_id, read_id(at) if at else None)
+    return unpack(packed, session_id, read_id(at) if at else None)
 
 
 class SubscriptionEnded(Exception):
@@ -253,7 +262,8 @@ class Hub:
             try:
                 event = _unpack(message["data"], session_id)
             except ValueError:
-                log.warning("an event of session %s is not one of ours and was left out", session_id)
+                with context.about(session_id):
+                    log.warning("an event of session %s is not one of ours and was left out", session_id)
                 continue
             for subscription in hearing:
                 subscription.offer(event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -26,6 +26,7 @@ from flashquery.queries import FlashQuery, Registry
 from flashquery.ready import Ready
 from flashquery.schedule import Last, due_at
 from flashquery.statistics import flat, line
+from streams import tracing
 from streams.errors import AskaheadError, Unavailable
 from streams.journal import Journal
 from streams.session import Session, Snapshot
@@ -113,7 +114,8 @@ class Waves:
             if not session.version:
                 continue
             wave, later = self._due(session, standing)
-            results = await asyncio.gather(*wave, return_exceptions=True)
+            with _span(session, wave):
+                results = await asyncio.gather(*wave, return_exceptions=True)
             failures = [result for result in results if isinstance(result, Exception)]
             if failures and not failing:
                 log.error(
@@ -166,13 +168,15 @@ class Waves:
     async def _evaluate(
         self, session: Session, standing: Standing, query: FlashQuery, snapshot: Snapshot, now: float, preface: str
     ) -> None:
-        answer = await self._asking.answer(session, query, snapshot, preface)
-        if query not in standing.registry:
-            return  # removed meanwhile, or changed, and then due again
-        standing.last[query.id] = Last(snapshot.version, now)
-        changed = standing.values.get(query.id) != answer.value
-        standing.values[query.id] = answer.value
-        self._publish(session, standing, query, replace(answer, changed=changed))
+        with tracing.child("flash query", {"askahead.flash.id": query.id}) as span:
+            answer = await self._asking.answer(session, query, snapshot, preface)
+            if query not in standing.registry:
+                return  # removed meanwhile, or changed, and then due again
+            standing.last[query.id] = Last(snapshot.version, now)
+            changed = standing.values.get(query.id) != answer.value
+            standing.values[query.id] = answer.value
+            span.set({"askahead.flash.changed": changed})
+            self._publish(session, standing, query, replace(answer, changed=changed))
         taken = asyncio.get_running_loop().time() - now
         self._evaluated(Evaluated(taken, session.version - snapshot.version))
 
@@ -194,6 +198,18 @@ class Waves:
 
         # Behind the event that tells of its version, though an older answer may be waiting before that.
         self._journal.put(session.id, query.id, told, stored, behind=True)
+
+
+def _span(session: Session, wave: Sequence[object]) -> tracing.Span:
+    """Of evaluating all that is due, as part of what has made the version."""
+    if not wave or not tracing.on():
+        return tracing.OFF
+    attributes: tracing.Attributes = {
+        "gen_ai.conversation.id": session.id,
+        "askahead.data_version": session.version,
+        "askahead.evaluations": len(wave),
+    }
+    return tracing.start("flash wave", attributes, parent=session.cause)
 
 
 async def _set_or_late(event: asyncio.Event, when: float | None) -> None:

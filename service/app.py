@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 
 import orjson
@@ -44,7 +44,7 @@ from streams.engine import choose
 from streams.engine.base import Engine
 from streams.engine.supervisor import Supervisor
 from streams.engine.vllm import EngineOptions
-from streams.errors import AskaheadError
+from streams.errors import AskaheadError, Unavailable
 from streams.leases import Replica
 from streams.models import DEFAULT_MODEL
 from streams.store import connect
@@ -125,6 +125,8 @@ async def _parts(
 ) -> AsyncIterator[None]:
     settings = app[SETTINGS]
     async with AsyncExitStack() as stack:
+        if settings.otlp_endpoint is not None:
+            await stack.enter_async_context(_traces(settings.otlp_endpoint, settings.trace_sample_ratio))
         if redis is None:
             address = settings.redis_url
             if address is None:
@@ -142,6 +144,18 @@ async def _parts(
         app[CORE] = await stack.enter_async_context(Core(settings, supervisor, redis, me, app[METRICS], failed))
         app[PEERS] = await stack.enter_async_context(Peers(app[CORE]))
         yield
+
+
+def _traces(endpoint: str, ratio: float) -> AbstractAsyncContextManager[None]:
+    """What records traces and sends them. Raises Unavailable if OpenTelemetry is not installed."""
+    try:
+        from service.tracing import exporting
+    except ImportError as error:
+        raise Unavailable(
+            f"--otlp-endpoint needs OpenTelemetry ({error.name} is missing): pip install 'askahead[tracing]', or leave"
+            " the setting out"
+        ) from error
+    return exporting(endpoint, ratio)
 
 
 def _loader(app: web.Application, engine: Engine | Loader | None) -> Loader:
@@ -176,6 +190,8 @@ def _gauges(app: web.Application) -> dict[str, float]:
         return {}
     manager, block = core.manager, core.manager.engine.facts.block_size
     return {
+        "engine_ready": app[SUPERVISOR].state == "ready",
+        "store_away": core.journal.failing,
         "queued": manager.questions.waiting,
         "running": manager.questions.running,
         "kv_pages_total": manager.budget.capacity // block,
@@ -224,7 +240,8 @@ async def _serve(settings: Settings) -> int:
     runner = web.AppRunner(
         application,
         handler_cancellation=True,
-        access_log=logging.getLogger("aiohttp.access") if settings.log_level == "debug" else None,
+        # Ours is written in service.served.
+        access_log=None,
         shutdown_timeout=_CANCEL_SECONDS,
         keepalive_timeout=30,
     )

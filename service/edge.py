@@ -18,6 +18,7 @@ from service.cors import add_cors_headers, check_origin, is_preflight, preflight
 from service.errors import refusal, stamp
 from service.keys import CLIENT
 from service.metrics import Metrics
+from service.served import Served
 from service.settings import Settings
 
 
@@ -38,30 +39,30 @@ def install(
     @web.middleware
     async def enter(request: web.Request, handler: Handler) -> web.StreamResponse:
         metrics.connections += 1
-        status = 499  # what remains if the client leaves and the handler is cancelled
-        try:
-            if is_preflight(request):
-                response: web.StreamResponse = preflight(request, origins)
-            else:
-                check_origin(request, origins)
-                client = identify(request, clients, keyless)
-                if client is not None:
-                    request[CLIENT] = client
-                response = await handler(request)
-            status = response.status
-            return response
-        except asyncio.CancelledError:
-            raise
-        except (web.HTTPSuccessful, web.HTTPRedirection) as exc:
-            status = exc.status
-            raise
-        except Exception as exc:
-            response = refusal(request, exc)
-            status = response.status
-            return response
-        finally:
-            metrics.connections -= 1
-            metrics.count(request, status)
+        with Served(request) as served:
+            try:
+                if is_preflight(request):
+                    response: web.StreamResponse = preflight(request, origins)
+                else:
+                    check_origin(request, origins)
+                    client = identify(request, clients, keyless)
+                    if client is not None:
+                        request[CLIENT] = client
+                    response = await handler(request)
+                served.status = response.status
+                return response
+            except asyncio.CancelledError:
+                raise
+            except (web.HTTPSuccessful, web.HTTPRedirection) as exc:
+                served.status = exc.status
+                raise
+            except Exception as exc:
+                response = refusal(request, exc)
+                served.status = response.status
+                return response
+            finally:
+                metrics.connections -= 1
+                metrics.count(request, served.status)
 
     async def leave(request: web.Request, response: web.StreamResponse) -> None:
         stamp(request, response)

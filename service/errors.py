@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import random
+import re
 from http import HTTPStatus
 
 import orjson
 import redis.exceptions
 from aiohttp import web
+from multidict import istr
 
 from streams.errors import (
     AskaheadError,
@@ -26,6 +28,10 @@ REQUEST_ID = web.RequestKey("request_id", str)
 PREPARED = web.RequestKey("prepared", bool)
 
 _MESSAGE_LIMIT = 2000
+# Found without its letters being looked at.
+_ID_HEADER = istr("x-request-id")
+# What proxies and clients make ids of; nothing that could be taken for something else in a line of the log.
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Unauthorized(AskaheadError):
@@ -80,10 +86,16 @@ def new_request_id() -> str:
 
 
 def request_id(request: web.BaseRequest) -> str:
-    """The id of this request, always made here: a client's own would let it forge log lines."""
+    """The id of this request: the client's own, or one that is made here."""
     if REQUEST_ID not in request:
-        request[REQUEST_ID] = new_request_id()
+        request[REQUEST_ID] = given_request_id(request) or new_request_id()
     return request[REQUEST_ID]
+
+
+def given_request_id(request: web.BaseRequest) -> str:
+    """The id that a client, or a proxy before us, has given a request; empty if that is none."""
+    given = request.headers.get(_ID_HEADER, "")
+    return given if given and _GIVEN_ID.fullmatch(given) else ""
 
 
 def error_body(
@@ -122,7 +134,7 @@ def _describe(exc: Exception, request_id: str) -> tuple[int, AskaheadError, dict
         return _describe_http(exc)
     if isinstance(exc, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError):
         # The address and the reason are the operator's business.
-        log.warning("the store does not answer: %s", exc, extra={"request_id": request_id})
+        log.warning("the store does not answer: %s", exc)
         error: AskaheadError = Unavailable(
             "the store (Redis) does not answer; try again shortly", code="store_unavailable", retry_after=1
         )
@@ -132,7 +144,7 @@ def _describe(exc: Exception, request_id: str) -> tuple[int, AskaheadError, dict
             if isinstance(exc, kind):
                 headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
                 return status, exc, headers
-    log.error("request %s failed", request_id, exc_info=exc, extra={"request_id": request_id})
+    log.error("request %s failed", request_id, exc_info=exc)
     message = f"the server failed to answer this request; its log has the details under {request_id}"
     return 500, AskaheadError(message, code="internal_error"), {}
 

@@ -16,7 +16,7 @@ from service.auth import holder
 from service.core import CORE
 from service.cors import add_cors_headers
 from service.delivery.polling import poll_at_once
-from service.errors import new_request_id
+from service.errors import given_request_id, new_request_id
 from service.keys import CLIENTS, METRICS, SETTINGS
 from streams.errors import AskaheadError
 
@@ -55,7 +55,7 @@ def open_lane(runner: web.AppRunner) -> None:
         except AskaheadError:
             return None
         metrics.count_one("GET", _ONE if query_id else _ALL, response.status)
-        response.headers["x-request-id"] = new_request_id()
+        response.headers["x-request-id"] = given_request_id(request) or new_request_id()
         if origins:
             add_cors_headers(request, response, origins)
         return response

@@ -10,8 +10,14 @@ from typing import Literal
 from aiohttp.http_exceptions import HttpProcessingError
 from pythonjsonlogger.json import JsonFormatter
 
+from streams.context import REQUEST, SESSION
+from streams.tracing import trace_id
+
+CONTEXT = ("request_id", "session_id", "trace_id")
+"""What a line may belong to."""
+
 # Libraries that report at INFO what only matters when debugging: one line per request, or per engine step.
-_CHATTY = ("transformers", "huggingface_hub", "httpx", "httpx2", "aiohttp.access", "aiohttp.server", "asyncio")
+_CHATTY = ("transformers", "huggingface_hub", "httpx", "httpx2", "aiohttp.server", "asyncio")
 
 
 def setup_logging(log_format: Literal["text", "json"], log_level: str) -> None:
@@ -20,12 +26,15 @@ def setup_logging(log_format: Literal["text", "json"], log_level: str) -> None:
     Args:
         log_format: one line of text, or one JSON object, per record.
         log_level: least severity; ``debug`` also shows what libraries say, and one line per HTTP request.
+
+    Lines name the request, the session and the trace that they belong to, under the names of :data:`CONTEXT`.
     """
     # vLLM would install handlers of its own when it is imported.
     os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_json() if log_format == "json" else _text())
     handler.addFilter(_is_ours)
+    handler.addFilter(placed)
     level = logging.getLevelNamesMapping()[log_level.upper()]
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _CHATTY:
@@ -40,8 +49,23 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
+def placed(record: logging.LogRecord) -> bool:
+    """Give a record what it belongs to, as far as there is such a thing."""
+    for name, value in zip(CONTEXT, (REQUEST.get(), SESSION.get(), trace_id()), strict=True):
+        if value:
+            setattr(record, name, value)
+    return True
+
+
+class _Text(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        told = " ".join(f"{name}={getattr(record, name)}" for name in CONTEXT if hasattr(record, name))
+        return f"{line} [{told}]" if told else line
+
+
 def _text() -> logging.Formatter:
-    return logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    return _Text("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
 
 def _json() -> logging.Formatter:

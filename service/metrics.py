@@ -69,6 +69,8 @@ class Counters:
 
 
 GAUGES = {
+    "engine_ready": "Whether the engine is loaded and alive.",
+    "store_away": "Whether what is to be written waits for a Redis that does not answer.",
     "queued": "Requests waiting for the engine.",
     "running": "Requests the engine is working on.",
     "kv_pages_total": "Blocks of KV cache.",
@@ -139,13 +141,7 @@ class Metrics:
 
     def count(self, request: web.Request, status: int) -> None:
         """Count a request that was answered with this status."""
-        resource = request.match_info.route.resource
-        # No label may grow with what clients make up: paths and methods can be anything.
-        self.count_one(
-            request.method if request.method in _METHODS else "other",
-            resource.canonical if resource is not None else "unmatched",
-            status,
-        )
+        self.count_one(*route_of(request), status)
 
     def count_one(self, method: str, route: str, status: int) -> None:
         """The same of one that was not routed."""
@@ -163,6 +159,15 @@ class Metrics:
     def render(self) -> bytes:
         """Prometheus text, format 0.0.4."""
         return generate_latest(self.registry)
+
+
+def route_of(request: web.Request) -> tuple[str, str]:
+    """A request's method and route. Neither grows with what clients make up: paths and methods can be anything."""
+    resource = request.match_info.route.resource
+    return (
+        request.method if request.method in _METHODS else "other",
+        resource.canonical if resource is not None else "unmatched",
+    )
 
 
 class _Snapshot(Collector):

@@ -19,6 +19,7 @@ from flashquery.notify import Change, Lane, Outcome, Webhook, delay, headers, ke
 from service.addresses import check_url, is_public, names_private
 from service.metrics import Counters
 from service.resolver import Resolver
+from streams import context
 from streams.errors import Conflict, InvalidInput
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,9 @@ class Webhooks:
             return
         watched.lane.answered(answer)
         if watched.lane.waiting is not None and (watched.task is None or watched.task.done()):
-            watched.task = asyncio.create_task(self._tell(watched.lane, f"{session_id}/{query_id}"), name="notify")
+            # It goes on beyond the evaluation that it begins with.
+            telling = self._tell(watched.lane, f"{session_id}/{query_id}")
+            watched.task = asyncio.create_task(telling, name="notify", context=context.of(session_id))
             self._tasks.add(watched.task)
             watched.task.add_done_callback(self._tasks.discard)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -16,8 +16,10 @@ from yarl import URL
 
 from service.api.fields import SESSION_HEADER, SESSION_ID
 from service.core import Core
-from service.errors import PREPARED
+from service.errors import PREPARED, request_id
 from service.keys import CLIENT
+from streams import tracing
+from streams.context import SESSION
 from streams.errors import Unavailable
 from streams.intake import Item
 from streams.leases import Replica
@@ -110,7 +112,7 @@ class Peers:
         headers = CIMultiDict(
             (name, value) for name, value in request.headers.items() if name.lower() not in _PER_CONNECTION
         )
-        headers[FORWARDED] = self._me.id
+        headers.update(self._marks(request))
         # The body has been unpacked on its way in.
         headers.popall(hdrs.CONTENT_ENCODING, None)
         data: Any = body
@@ -128,7 +130,7 @@ class Peers:
             raise _silent(owner, error) from error
 
     async def push(
-        self, owner: Replica, session_id: str, items: Sequence[Item], client: Mapping[str, str]
+        self, owner: Replica, session_id: str, items: Sequence[Item], request: web.Request
     ) -> tuple[int, dict[str, Any]]:
         """Push to a session of another server. Returns the status and the body of its answer.
 
@@ -136,12 +138,13 @@ class Peers:
             owner: of the session.
             session_id: which.
             items: what is pushed.
-            client: headers of whoever pushes: its key decides what it may.
+            request: the socket's of whoever pushes: its key decides what it may.
 
         Raises:
             Unavailable: the owner does not answer.
         """
-        headers = {name: client[name] for name in _SECRETS if name in client} | {FORWARDED: self._me.id}
+        client = request.headers
+        headers = {name: client[name] for name in _SECRETS if name in client} | self._marks(request)
         url = _at(owner, f"/v1/sessions/{session_id}/push")
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):
@@ -149,6 +152,10 @@ class Peers:
                     return reply.status, await reply.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise _silent(owner, error) from error
+
+    def _marks(self, request: web.Request) -> dict[str, str]:
+        """Headers that say that it is passed on, and which request it was."""
+        return {FORWARDED: self._me.id, "x-request-id": request_id(request), **tracing.headers()}
 
 
 def _at(owner: Replica, path: str) -> URL:
@@ -192,8 +199,11 @@ def passed_on(handler: Handler, *, path: str, anywhere: bool) -> Handler:
 
     async def run(request: web.Request) -> web.StreamResponse:
         session_id = request.match_info["id"] if in_path else request.headers.get(SESSION_HEADER)
+        if session_id is None or not _ID.fullmatch(session_id):
+            return await handler(request)
+        SESSION.set(session_id)
         here = FORWARDED in request.headers or (anywhere and "after" not in request.query)
-        if here or session_id is None or not _ID.fullmatch(session_id) or not request[CLIENT].sees(session_id):
+        if here or not request[CLIENT].sees(session_id):
             return await handler(request)
         owner = await request.app[PEERS].owner(session_id)
         return await (handler(request) if owner is None else request.app[PEERS].forward(request, owner))

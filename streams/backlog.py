@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from streams.ingest import Batch, IngestQueue
 from streams.records import Settled
+from streams.tracing import Causes
 
 
 @dataclass(slots=True)
@@ -20,12 +21,14 @@ class Backlog:
         arriving: tokens of entries that are being written to the log; they are accepted once they are.
         batch: what was taken last and is not settled.
         parked: taken, and left for later.
+        causes: traces in which it was pushed.
     """
 
     queue: IngestQueue
     arriving: int = 0
     batch: Batch | None = None
     parked: Batch | None = None
+    causes: Causes = field(default_factory=Causes)
     _taken: float = 0.0
 
     @property
@@ -98,6 +101,7 @@ class Backlog:
         """The batch being read is resident; returns it."""
         batch, self.batch = self.batch, None
         assert batch is not None  # noqa: S101
+        self.causes.forget(batch.last)
         return batch
 
     def waiting(self) -> tuple[Batch, ...]:

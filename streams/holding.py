@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
+from streams import context
 from streams.budget import Budget, full
 from streams.errors import ContextLengthExceeded, EngineUnavailable
 from streams.places import Place, leaving
@@ -262,7 +263,8 @@ class Holding:
             except EngineUnavailable as error:
                 log.error("what was let go is still held: %s", error.message)
 
-        task = asyncio.create_task(release(), name="let-go")
+        # Whoever needs the room is another session.
+        task = asyncio.create_task(release(), name="let-go", context=context.of(session.id if session else ""))
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
 

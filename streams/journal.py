@@ -16,6 +16,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from streams import keys
+from streams import context, keys, tracing
 from streams.errors import Unavailable
 from streams.store import execute, in_time
 
@@ -72,6 +73,8 @@ class _Write:
     Attributes:
         size: bytes, about.
         number: of the newest record as of this write.
+        context: of whoever handed it in, in which it is applied.
+        span: of its being written.
     """
 
     commands: Sequence[Command]
@@ -79,6 +82,8 @@ class _Write:
     applied: Callable[[int], None] | None = None
     written: asyncio.Future[None] | None = None
     number: int = 0
+    context: Context = field(default_factory=copy_context)
+    span: tracing.Span = tracing.OFF
 
 
 @dataclass(eq=False, slots=True)
@@ -213,9 +218,14 @@ class Journal:
         lane = self._lanes.get(session_id)
         if lane is None:
             return
+        if (replaced := lane.waiting.get(what)) is not None:
+            replaced.span.set({"askahead.replaced": True})
+            replaced.span.end()
         if behind:
             lane.waiting.pop(what, None)
-        lane.waiting[what] = _Write(commands, _size(commands), applied)
+        # Nobody asks about what nothing follows from.
+        span = tracing.OFF if applied is None else _span(session_id)
+        lane.waiting[what] = _Write(commands, _size(commands), applied, span=span)
         self._wake()
 
     def check_room(self, size: int) -> None:
@@ -252,7 +262,7 @@ class Journal:
         if lane is None:
             raise self.moved(session_id)
         loop = asyncio.get_running_loop()
-        write = _Write(commands, _size(commands), applied, loop.create_future())
+        write = _Write(commands, _size(commands), applied, loop.create_future(), span=_span(session_id))
         lane.waiting[write] = write
         self._held += write.size
         self._wake()
@@ -368,7 +378,8 @@ class Journal:
                 elif result == b"OK":
                     self._confirm(lane)
                 else:
-                    log.warning("session %s is another server's by now", session_id)
+                    with context.about(session_id):
+                        log.warning("session %s is another server's by now", session_id)
                     self.close(session_id)
                     self._lost(session_id)
             if failure is not None:
@@ -404,15 +415,16 @@ class Journal:
         for write in written:
             if write.applied is not None:
                 try:
-                    write.applied(write.number)
+                    write.context.run(write.applied, write.number)
                 except Exception as error:
-                    log.exception("a write that is stored could not be applied")
+                    write.context.run(log.exception, "a write that is stored could not be applied")
                     self._settle(write, error)
                     continue
             self._settle(write, None)
         lane.still.set()
 
     def _settle(self, write: _Write, error: Exception | None) -> None:
+        write.span.end(error)
         if write.written is None:
             return
         self._held -= write.size
@@ -434,6 +446,11 @@ class Journal:
     def _tell_if_empty(self) -> None:
         if not any(lane.waiting or lane.sending for lane in self._lanes.values()):
             self._empty.set()
+
+
+def _span(session_id: str) -> tracing.Span:
+    attributes = {"db.system.name": "redis", "db.operation.name": "EVALSHA", "gen_ai.conversation.id": session_id}
+    return tracing.child("redis commit", attributes, kind="client")
 
 
 def _size(commands: Sequence[Command]) -> int:

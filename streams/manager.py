@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from streams import context
 from streams.backlog import Backlog
 from streams.chat import Chat
 from streams.engine.base import Engine
@@ -156,10 +157,12 @@ class Manager:
             await asyncio.gather(*self._endings, return_exceptions=True)
         await self._reading.finish(_CLOSE_SECONDS)
         await self._reading.stop(*self._sessions.values())
-        released = await asyncio.gather(*map(self._release, self._sessions.values()), return_exceptions=True)
-        for failure in released:
+        sessions = tuple(self._sessions.values())
+        released = await asyncio.gather(*map(self._release, sessions), return_exceptions=True)
+        for session, failure in zip(sessions, released, strict=True):
             if isinstance(failure, Exception):
-                log.error("what a stream held is not released: %s", failure)
+                with context.about(session.id):
+                    log.error("what a stream held is not released: %s", failure)
         for holding in self._holdings:
             await holding.stop()
 
@@ -289,7 +292,8 @@ class Manager:
         if session is None or session.deleted:
             return
         session.deleted = True
-        self._own(asyncio.create_task(self._end(session, lost=True), name=f"forget-{session_id}"))
+        ending = self._end(session, lost=True)
+        self._own(asyncio.create_task(ending, name=f"forget-{session_id}", context=context.of(session_id)))
 
     def get(self, session_id: str) -> Session:
         """The session of that name.
@@ -367,11 +371,15 @@ class Manager:
             now = time.time()
             for session in self.sessions():
                 if session.idle and now - session.last_used > self.limits.idle_seconds:
-                    log.info("session %s expired after %.0f s unused", session.id, now - session.last_used)
-                    try:
-                        await self.delete(session.id)
-                    except AskaheadError as gone:
-                        log.info("session %s was not expired: %s", session.id, gone.message)
+                    with context.about(session.id):
+                        await self._expire_one(session, now)
+
+    async def _expire_one(self, session: Session, now: float) -> None:
+        log.info("session %s expired after %.0f s unused", session.id, now - session.last_used)
+        try:
+            await self.delete(session.id)
+        except AskaheadError as gone:
+            log.info("session %s was not expired: %s", session.id, gone.message)
 
     def moving(self, session: Session) -> bool:
         """Whether the session's window is on its way: what stays of the stream is read anew in the background."""

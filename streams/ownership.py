@@ -12,6 +12,7 @@ from contextlib import suppress
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from streams import context
 from streams.errors import AskaheadError
 from streams.leases import Leases, Replica
 from streams.log import RedisLog
@@ -112,7 +113,8 @@ class Ownership:
         for session in sessions:
             watched = kept[session.id]
             if watched is None:
-                logger.warning("session %s is another server's by now", session.id)
+                with context.about(session.id):
+                    logger.warning("session %s is another server's by now", session.id)
                 self.lost(session.id)
             else:
                 session.last_used = max(session.last_used, watched)
@@ -143,12 +145,12 @@ class Ownership:
         if claimed is None or isinstance(claimed, Replica):
             return None
         try:
-            stored = await read(self._redis, session_id)
-            if stored is None:
-                return None
-            return await self._go_on(session_id, stored, claimed)
+            with context.about(session_id):
+                stored = await read(self._redis, session_id)
+                return None if stored is None else await self._go_on(session_id, stored, claimed)
         except (ValueError, TypeError, KeyError, IndexError, AskaheadError) as error:
-            logger.error("session %s stays as it is in Redis: %s", session_id, error)
+            with context.about(session_id):
+                logger.error("session %s stays as it is in Redis: %s", session_id, error)
             self._left.add(session_id)
             self._log.forget(session_id)
             await self._leases.release({session_id: claimed})

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from streams import tracing
 from streams.errors import Unavailable
 from streams.ingest import Entry
 from streams.journal import UNSURE, WRITE_SECONDS
@@ -66,6 +67,7 @@ class Push:
         session.backlog.arriving -= self._tokens
         first = queue.first
         dropped = queue.offer(self._entries)
+        session.backlog.causes.add(queue.total_pushed, tracing.current())
         session.wake()
         self._ack = PushAck(
             pushed=len(self._entries),

@@ -15,6 +15,7 @@ from streams.pacer import Pacer
 from streams.reply import Reply
 from streams.residency import common_length
 from streams.session import Session, Snapshot
+from streams.spans import Generation
 from streams.template import Template
 
 _TEXT = Shape(choice="none")
@@ -307,14 +308,22 @@ class Questions:
         rank = self._busy.index(min(self._busy)) if prompt.rank is None else prompt.rank
         self._busy[rank] += 1
         try:
-            with self._pacers[rank].question() if priority == Priority.FOREGROUND else nullcontext() as question:
+            with (
+                self._pacers[rank].question() if priority == Priority.FOREGROUND else nullcontext() as question,
+                self._span(prompt, sampling) as span,
+            ):
                 async with aclosing(self._engine.generate(prompt.tokens, sampling, priority, rank)) as pieces:
                     async for piece in pieces:
                         if question is not None:
                             question.first_token()
+                        span.piece(piece)
                         yield replace(piece, stop=None) if piece.stop in self._ends else piece
         finally:
             self._busy[rank] -= 1
+
+    def _span(self, prompt: Prompt, sampling: Sampling) -> Generation:
+        session = "" if prompt.session is None else prompt.session.id
+        return Generation(self._engine.facts.name, session, len(prompt.tokens), sampling)
 
 
 def not_resident(session: Session) -> Unavailable:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from streams import context, tracing
 from streams.chat import Chat
 from streams.engine.base import Engine
 from streams.errors import AskaheadError, EngineUnavailable
@@ -17,6 +18,7 @@ from streams.log import Log
 from streams.records import Settled
 from streams.session import Session
 from streams.sliding import Sliding
+from streams.spans import reading
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,9 @@ class Reading:
 
     def start(self, session: Session) -> None:
         """Read what is pushed from now on."""
-        self._loops[session] = asyncio.create_task(self._run(session), name=f"ingest-{session.id}")
+        self._loops[session] = asyncio.create_task(
+            self._run(session), name=f"ingest-{session.id}", context=context.of(session.id)
+        )
 
     async def finish(self, seconds: float) -> None:
         """Read nothing new. What is being read settles, as far as it is resident at the end of its slice.
@@ -107,13 +111,17 @@ class Reading:
         while cold:
             session = cold[0]
             if session in self._loops and session.failure is None and not session.turning:
-                try:
-                    async with self._log.changing(session):
-                        await self._read(session, before=0.0)
-                except AskaheadError as error:
-                    # Those behind it have to come back all the same.
-                    logger.warning("session %s is not read again yet: %s", session.id, error.message)
+                with context.about(session.id):
+                    await self._read_again(session)
             cold.popleft()
+
+    async def _read_again(self, session: Session) -> None:
+        try:
+            async with self._log.changing(session):
+                await self._read(session, before=0.0)
+        except AskaheadError as error:
+            # Those behind it have to come back all the same.
+            logger.warning("session %s is not read again yet: %s", session.id, error.message)
 
     @property
     def restoring(self) -> int:
@@ -150,7 +158,11 @@ class Reading:
 
     async def _read_on(self, session: Session) -> None:
         """Take a batch, if there is one, and bring the KV cache up to the end of the timeline, a slice at a time."""
-        session.take()
+        batch = session.take()
+        with reading(session, batch):
+            await self._read_to_end(session)
+
+    async def _read_to_end(self, session: Session) -> None:
         await self._chat.retire(session)
         goal = session.timeline.tokens
 
@@ -158,7 +170,10 @@ class Reading:
             return session.turning or self._finishing
 
         try:
-            done = await session.held.read(goal, computed=session.computed, stop=stop)
+            before = len(session.held.content)
+            with tracing.child("prefill", {"askahead.resident_tokens": before}) as span:
+                done = await session.held.read(goal, computed=session.computed, stop=stop)
+                span.set({"gen_ai.usage.input_tokens": max(0, len(session.held.content) - before)})
         except EngineUnavailable as error:
             logger.warning("session %s was not read to its end: %s", session.id, error.message)
             session.computed, done = 0, False

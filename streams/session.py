@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from streams import tracing
 from streams.backlog import Backlog
 from streams.entries import EntryType
 from streams.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -69,6 +70,7 @@ class Session:
         timeline: every durable token. Grows when a batch is taken, ahead of the KV cache.
         settled: length of the prefix of ``timeline`` that the present version covers.
         computed: length of the prefix of ``timeline`` that the last turn computed; in the prefix cache, if not evicted.
+        cause: ``traceparent`` of what has made the present version; empty if that is not traced.
         version: rises by one when a batch is resident, a turn is settled, the window has moved or data was frozen.
         covered: sequence number of the newest entry that is resident (or was dropped before one that is).
         turns: completed durable turns.
@@ -101,6 +103,7 @@ class Session:
     timeline: Timeline = field(default_factory=Timeline)
     settled: int = 0
     computed: int = 0
+    cause: str = ""
     version: int = 0
     covered: int = 0
     turns: int = 0
@@ -366,6 +369,7 @@ class Session:
 
     def _renew(self) -> None:
         self.version += 1
+        self.cause = tracing.current()
         self.settled = len(self.timeline)
         self.advance()
 

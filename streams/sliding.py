@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from streams import context
 from streams.engine.base import Engine
 from streams.errors import AskaheadError, EngineUnavailable
 from streams.holding import Holding
@@ -76,7 +77,9 @@ class Sliding:
             return
         if session.window.overdue(session.timeline, session.backlog.next_tokens, time.time()):
             move = self._moves[session] = Move(Resident(self._engine, self._pacers, rank=session.rank))
-            move.task = asyncio.create_task(self._run(session, move), name=f"window-{session.id}")
+            move.task = asyncio.create_task(
+                self._run(session, move), name=f"window-{session.id}", context=context.of(session.id)
+            )
 
     def moving(self, session: Session) -> bool:
         """Whether the session's window is on its way."""

@@ -38,6 +38,7 @@ class Client:
     """One client.
 
     Attributes:
+        name: what the log calls it: its key's name, or its address.
         prefix: it knows of sessions only whose ids start so; empty: of all.
         bucket: how often it may ask; None: as often as it likes.
         serving: how much of what it is being served.
@@ -45,6 +46,7 @@ class Client:
         withdrawn: its key is no longer valid.
     """
 
+    name: str
     prefix: str = ""
     bucket: Bucket | None = None
     serving: dict[Kind, int] = field(default_factory=lambda: {"requests": 0, "subscriptions": 0})
@@ -155,7 +157,7 @@ class Clients:
     def _holder(self, key: Key) -> Client:
         client = self._holders.get(key.digest)
         if client is None:
-            client = self._holders[key.digest] = Client(key.prefix, self._bucket(key))
+            client = self._holders[key.digest] = Client(key.name, key.prefix, self._bucket(key))
         return client
 
     def _at(self, network: str) -> Client:
@@ -165,7 +167,7 @@ class Clients:
             return client
         if len(self._addresses) >= ADDRESSES_MAX:
             self._forget_one()
-        client = self._addresses[network] = Client(bucket=self._bucket(None))
+        client = self._addresses[network] = Client(network, bucket=self._bucket(None))
         return client
 
     def _forget_one(self) -> None:

@@ -12,6 +12,7 @@ from service.access.clients import Client
 from service.core import CORE
 from service.errors import Forbidden
 from service.keys import CLIENT
+from streams.context import SESSION
 from streams.manager import Manager
 from streams.session import Session, gone
 
@@ -46,7 +47,9 @@ class Visible:
             session_id = f"{prefix}{secrets.token_hex(8)}"
         if session_id is not None and not self.client.sees(session_id):
             raise _outside(prefix, "id")
-        return await self.manager.create(session_id, system, **options)
+        session = await self.manager.create(session_id, system, **options)
+        SESSION.set(session.id)
+        return session
 
 
 def visible(request: web.Request) -> Visible:

@@ -17,6 +17,7 @@ from flashquery.replay import Replay
 from flashquery.waves import flash_ready
 from service.core import Core
 from service.views import View
+from streams import tracing
 from streams.errors import NotFound
 
 # How often the owner of a session is told that it is watched elsewhere; sessions live a second at least.
@@ -44,6 +45,14 @@ def _rounded(event: Event) -> Event:
     if event.kind != "flash_ready":
         return event
     return replace(event, data={**event.data, "evaluated_at": int(event.data["evaluated_at"])})
+
+
+def delivering(event: Event | None) -> tracing.Span:
+    """The span of handing an event on to a subscriber, where what has led to it is recorded."""
+    if event is None or not event.trace:
+        return tracing.OFF
+    attributes = {"gen_ai.conversation.id": event.session_id, "askahead.event": event.kind}
+    return tracing.start(f"deliver {event.kind}", attributes, parent=event.trace, kind="producer")
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 
 from flashquery.events import Event, SubscriptionEnded
-from service.delivery.feed import Feed
+from service.delivery.feed import Feed, delivering
 from service.delivery.resume import tell_lost
 from service.errors import request_id
 from service.keys import SETTINGS
@@ -97,7 +97,8 @@ async def stream_events(request: web.Request, feed: Feed) -> web.StreamResponse:
         try:
             while True:
                 event = await feed.next(patience)
-                await write(request, response, b": heartbeat\n\n" if event is None else _frame(event))
+                with delivering(event):
+                    await write(request, response, b": heartbeat\n\n" if event is None else _frame(event))
         except SubscriptionEnded as ended:
             if tell_lost(request, ended.reason):
                 await write(request, response, event_frame("error", {"reason": ended.reason}))

@@ -20,11 +20,13 @@ from service.access.visible import visible, visible_id
 from service.api.sessions.protocol import SocketMessage
 from service.bodies import parse
 from service.cors import origin_allowed
-from service.delivery.feed import Feed
+from service.delivery.feed import Feed, delivering
 from service.delivery.resume import tell_lost
 from service.errors import Forbidden, error_body, request_id
 from service.keys import CLIENT, METRICS, SETTINGS
 from service.peers import PEERS
+from streams import tracing
+from streams.context import SESSION
 from streams.errors import AskaheadError, InvalidInput
 from streams.intake import Item
 from streams.pushing import Push
@@ -151,11 +153,12 @@ class Socket(Generic[M]):
         message: dict[str, object] = {"type": event.kind, "data": event.data}
         if event.position:
             message["id"] = event.position
-        async with asyncio.timeout(self._patience):
-            if self._ws.ws_protocol == _MSGPACK:
-                await self._ws.send_bytes(msgpack.packb(message))
-            else:
-                await self._ws.send_str(orjson.dumps(message).decode())
+        with delivering(event):
+            async with asyncio.timeout(self._patience):
+                if self._ws.ws_protocol == _MSGPACK:
+                    await self._ws.send_bytes(msgpack.packb(message))
+                else:
+                    await self._ws.send_str(orjson.dumps(message).decode())
 
     # In
 
@@ -208,18 +211,29 @@ class Socket(Generic[M]):
         started = time.monotonic()
         request = self._request
         owner = await request.app[PEERS].owner(visible_id(request, session_id))
+        SESSION.set(session_id)
+        # A trace of its own: the connection's would never end.
+        attributes: tracing.Attributes = {"gen_ai.conversation.id": session_id, "askahead.entries": len(items)}
+        span = tracing.start("push", attributes, links=[tracing.current()], kind="server")
         if owner is None:
-            sessions = visible(request)
-            push = await sessions.manager.hand_in(sessions.get(session_id), items)
-            return partial(self._acknowledged, session_id, push, started)
-        status, answer = await request.app[PEERS].push(owner, session_id, items, request.headers)
+            try:
+                with span.active():
+                    sessions = visible(request)
+                    push = await sessions.manager.hand_in(sessions.get(session_id), items)
+            except BaseException as error:
+                span.end(error)
+                raise
+            return partial(self._acknowledged, session_id, push, started, span)
+        with span:
+            status, answer = await request.app[PEERS].push(owner, session_id, items, request)
         if status != HTTPStatus.OK:
             return Event("error", {"message": answer["error"]["message"], "code": status}, session_id)
         return self._ack(session_id, answer.__getitem__, started)
 
-    async def _acknowledged(self, session_id: str, push: Push, started: float) -> Event:
+    async def _acknowledged(self, session_id: str, push: Push, started: float, span: tracing.Span) -> Event:
         try:
-            ack = await push.acknowledged()
+            with span:
+                ack = await push.acknowledged()
         except AskaheadError as error:
             return self._refused(session_id, error)
         return self._ack(session_id, partial(getattr, ack), started)
@@ -229,7 +243,7 @@ class Socket(Generic[M]):
         return Event("push_ack", {name: figure(name) for name in _ACKNOWLEDGED}, session_id)
 
     def _refused(self, session_id: str, error: AskaheadError) -> Event:
-        status, _, _ = error_body(error, self._request.path)
+        status, _, _ = error_body(error, self._request.path, request_id(self._request))
         return Event("error", {"message": error.message, "code": status}, session_id)
 
 

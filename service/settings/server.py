@@ -97,6 +97,19 @@ class ServerSettings(BaseModel):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _server(
         "info", "Least severity that is logged; debug includes one line per request."
     )
+    otlp_endpoint: str | None = _server(
+        None,
+        "URL of a collector that takes traces by OTLP over HTTP, such as http://localhost:4318. Needs the package's"
+        " extra `tracing`. Unset: nothing is traced.",
+        min_length=1,
+    )
+    trace_sample_ratio: float = _server(
+        1.0,
+        "Share of the traces that begin here which are recorded. Those that a client has begun are recorded if it says"
+        " so.",
+        ge=0,
+        le=1,
+    )
     shutdown_seconds: float = _server(
         8.0,
         "Time, in seconds, that running requests get to end after SIGTERM. Closing engine and store takes a few seconds"
@@ -121,13 +134,19 @@ class ServerSettings(BaseModel):
             parse_redis_url(value)
         return value
 
-    @field_validator("advertise_url")
+    @field_validator("advertise_url", "otlp_endpoint")
     @classmethod
     def _url_is_http(cls, value: str | None) -> str | None:
         if value is not None:
             url = urlsplit(value)
-            if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-                raise ValueError("must be a URL such as http://10.0.0.3:8080")
+            if (
+                url.scheme not in ("http", "https")
+                or not url.hostname
+                or url.query
+                or url.fragment
+                or "@" in url.netloc
+            ):
+                raise ValueError("must be a URL such as http://10.0.0.3:8080, without a password")
         return None if value is None else value.rstrip("/")
 
     @field_validator("data_dir", "models_dir", "api_keys_file")

@@ -140,14 +140,30 @@ async def test_redirects_are_no_errors() -> None:
         assert (response.status, response.headers["Location"]) == (302, "/elsewhere")
 
 
-async def test_every_response_has_an_id_of_ours() -> None:
+async def test_every_response_has_an_id() -> None:
     async with serving(edge_app([web.get("/x", ok), web.get("/fail/{kind}", _fail)])) as client:
         seen = set()
         for path in ("/x", "/x", "/nowhere", "/fail/bug", "/fail/moved"):
-            response = await client.get(path, headers={"x-request-id": "mine"}, allow_redirects=False)
+            response = await client.get(path, allow_redirects=False)
             seen.add(response.headers["x-request-id"])
         assert len(seen) == 5
         assert all(re.fullmatch("req_[0-9a-f]{24}", one) for one in seen)
+
+
+@pytest.mark.parametrize("given", ["mine", "0AF7651916CD43DD8448EB211C80319C", "a.b_c-1", "x" * 128])
+async def test_an_id_that_a_client_gives_is_kept(given: str) -> None:
+    async with serving(edge_app([web.get("/x", ok), web.get("/v1/messages/{kind}", _fail)])) as client:
+        for path in ("/x", "/nowhere", "/v1/messages/bug"):
+            response = await client.get(path, headers={"X-Request-Id": given})
+            assert response.headers["x-request-id"] == given
+        assert (await response.json())["request_id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "two words", "a=1", "a]", "schlüssel", "a,b"])
+async def test_what_could_forge_a_line_of_the_log_is_no_id(given: str) -> None:
+    async with serving(edge_app([web.get("/x", ok)])) as client:
+        response = await client.get("/x", headers={"X-Request-Id": given})
+        assert re.fullmatch("req_[0-9a-f]{24}", response.headers["x-request-id"])
 
 
 async def test_the_log_and_the_client_get_the_same_id(caplog: pytest.LogCaptureFixture) -> None:

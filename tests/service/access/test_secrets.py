@@ -22,8 +22,8 @@ from tests.apps import until
 from tests.servers import FAST, Server
 from tests.service.access.tenants import entry
 
-MAIN, ACME, WRONG, PASTED, PASSWORD = (
-    f"{name}-{secrets.token_hex(12)}" for name in ("main", "acme", "no", "bad", "pw")
+MAIN, ACME, WRONG, PASTED, PASSWORD, QUERY, COLLECTOR = (
+    f"{name}-{secrets.token_hex(12)}" for name in ("main", "acme", "no", "bad", "pw", "query", "otlp")
 )
 
 
@@ -46,6 +46,8 @@ async def running(tmp_path: Path, url: str, *flags: str) -> AsyncIterator[Server
         "ASKAHEAD_REDIS_URL": url,
         "ASKAHEAD_NOTIFY_PRIVATE": "true",
         "ASKAHEAD_LOG_LEVEL": "debug",
+        "ASKAHEAD_OTLP_ENDPOINT": f"http://127.0.0.1:{closed_port()}",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer {COLLECTOR}",
     }
     server = Server((*FAST, "--port", "0", "--data-dir", str(tmp_path), *flags), settings)
     try:
@@ -55,7 +57,7 @@ async def running(tmp_path: Path, url: str, *flags: str) -> AsyncIterator[Server
 
 
 def assert_hidden(text: str, *others: str) -> None:
-    for secret in (MAIN, ACME, WRONG, PASTED, PASSWORD, digest_of(ACME).hex(), *others):
+    for secret in (MAIN, ACME, WRONG, PASTED, PASSWORD, QUERY, COLLECTOR, digest_of(ACME).hex(), *others):
         assert secret not in text
 
 
@@ -102,6 +104,7 @@ async def test_nothing_secret_is_logged_or_told(
             await send("POST", "/v1/sessions", 200, body={"id": "acme-1"})
             await send("POST", "/v1/sessions", 403, body={"id": "other"})
             await send("GET", "/metrics", 403)
+            await send("GET", f"/v1/models?api_key={QUERY}", 200)
             await send("POST", flash, 200, body={"query": "Hot?", "notify": hook, "max_tokens": 2})
             await send("POST", flash, 409, body={"query": "Hot?", "notify": hook, "max_tokens": 2})
             await send("POST", flash, 400, body={"query": "Cold?", "notify": {**hook, "url": webhook}})
@@ -130,7 +133,7 @@ async def test_nothing_secret_is_logged_or_told(
     log = "\n".join(server.lines)
     if log_format == "json":
         assert all(isinstance(json.loads(line), dict) for line in server.lines if line.startswith("{"))
-    assert "GET /v1/sessions/acme-1" in log, "requests are logged"
+    assert "GET /v1/sessions/{id}: 200 to acme" in log, "requests are logged"
     assert_hidden(log, webhook, webhook.removeprefix("whsec_"))
     assert_hidden("\n".join(bodies), webhook, webhook.removeprefix("whsec_"))
 

@@ -43,6 +43,8 @@ HEADERS: tuple[dict[str, str], ...] = (
     {"Origin": "https://page.example"},
     {"Origin": "https://other.example"},
     {"Authorization": "Bearer wrong"},
+    {"X-Request-Id": "mine"},
+    {"X-Request-Id": "not mine"},
 )
 
 
@@ -66,7 +68,10 @@ async def told(client: apps.Client, path: str, headers: dict[str, str]) -> dict[
     async with client.get(URL(path, encoded=True), headers=headers) as response:
         names = sorted((name.lower(), value) for name, value in response.headers.items())
         names = [(name, value) for name, value in names if name not in ("date", "x-request-id")]
-        assert response.headers["x-request-id"].startswith("req_")
+        if headers.get("X-Request-Id") == "mine":
+            assert response.headers["x-request-id"] == "mine"
+        else:
+            assert response.headers["x-request-id"].startswith("req_")
         return {"status": response.status, "headers": names, "body": await response.read()}
 
 
