@@ -19,7 +19,6 @@ from service.cli.calibrate import calibrate
 from service.cli.demo import demo
 from service.cli.key import key
 from service.cli.models import models
-from service.logs import setup_logging
 from service.settings import ENV_PREFIX, Settings
 from streams.errors import AskaheadError
 
@@ -157,11 +156,13 @@ def main(
 @takes_settings
 def serve(settings: Settings) -> None:
     """Run the server. GET /health answers 200 once it is ready."""
-    # Before the server is imported: libraries set up logging of their own otherwise.
+    # Imported here so that --help and --version need not load what is heavy; logging first, for libraries set it up
+    # otherwise.
+    from service.logs import setup_logging
+
     setup_logging(settings.log_format, settings.log_level)
     if os.environ.get(peer.LICENSE_VARIABLE):
         log.info("%s is set and not read: no license is needed", peer.LICENSE_VARIABLE)
-    # Imported here so that --help and --version need not load it.
     from service.app import run
 
     raise SystemExit(run(settings))
@@ -182,6 +183,8 @@ def engine(
     ],
 ) -> None:
     """Run ranks for a server on another machine, with exactly its settings."""
+    from service.logs import setup_logging
+
     setup_logging(settings.log_format, settings.log_level)
     from service.engine import run_here
 
