@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -82,7 +82,7 @@ class Client:
         query: Query = (),
         *,
         after: str = "",
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """A request whose answer is server-sent events, as they come.
 
         Args:
@@ -108,7 +108,7 @@ class Client:
 
     async def follow(
         self, sessions: Sequence[str], prefix: str | None, lost: Callable[[str], None]
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         """Events of several sessions, whatever happens to the connection, until those that are named are deleted.
 
         A connection that is lost is made again, after half a second at first and 15 s at most, and resumed.
@@ -127,15 +127,16 @@ class Client:
         while True:
             why = "the server ended it"
             try:
-                async for event in self.stream("GET", "/v1/events", query=query, after=position):
-                    begun, pause = True, _BACKOFF_FIRST
-                    position = event.position or position
-                    if event.kind == "error":
-                        why = f"the server says {event.data['reason']}"
-                        break
-                    if event.kind == "deleted":
-                        left.discard(event.session_id)
-                    yield event
+                async with aclosing(self.stream("GET", "/v1/events", query=query, after=position)) as events:
+                    async for event in events:
+                        begun, pause = True, _BACKOFF_FIRST
+                        position = event.position or position
+                        if event.kind == "error":
+                            why = f"the server says {event.data['reason']}"
+                            break
+                        if event.kind == "deleted":
+                            left.discard(event.session_id)
+                        yield event
                 if not left and prefix is None:
                     return
             except Unreachable as error:
@@ -205,7 +206,7 @@ class Client:
         timeout: aiohttp.ClientTimeout,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        url = URL(path, encoded=True).with_query(list(query))
+        url = URL(path, encoded=True).extend_query(list(query))
         try:
             async with self._http.request(
                 method, url, json=body, headers=headers, timeout=timeout, read_bufsize=_LINE_BYTES
@@ -214,8 +215,12 @@ class Client:
                     raise _refusal(await response.read(), response)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
-            reason = str(error) or "no answer in time"
-            raise Unreachable(f"cannot talk to {self.url}: {reason}; is `askahead serve` running there?") from None
+            away = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
+            reason = away or str(error) or "no answer in time"
+            raise Unreachable(
+                f"cannot talk to {self.url}: {reason}; is `askahead serve` running there?",
+                sent=not isinstance(error, aiohttp.ClientConnectorError),
+            ) from None
 
 
 def session_path(session_id: str) -> str:
@@ -242,7 +247,7 @@ def _refusal(body: bytes, response: aiohttp.ClientResponse) -> Failure:
         if response.status in PASSING:
             # A proxy's own page.
             return Unreachable(
-                f"{response.url.origin()} answered {what} with status {response.status}; try again later"
+                f"{response.url.origin()} answered {what} with status {response.status}; try again later", sent=True
             )
         return Failure(
             f"{response.url.origin()} is no Askahead server: it answered {what} with status {response.status}; "

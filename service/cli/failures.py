@@ -28,9 +28,17 @@ class BadUsage(Failure):
 
 
 class Unreachable(Failure):
-    """The server cannot be reached, or stopped answering."""
+    """The server cannot be reached, or stopped answering.
+
+    Attributes:
+        sent: it may have got the request.
+    """
 
     exit_code = UNREACHABLE
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class Refused(Failure):

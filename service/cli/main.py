@@ -15,10 +15,15 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from service.cli import peer
+from service.cli.ask import ask
 from service.cli.calibrate import calibrate
 from service.cli.demo import demo
+from service.cli.flash import flash
 from service.cli.key import key
 from service.cli.models import models
+from service.cli.push import push
+from service.cli.sessions import sessions
+from service.cli.watch import watch
 from service.settings import ENV_PREFIX, Settings
 from streams.errors import AskaheadError
 
@@ -27,7 +32,6 @@ log = logging.getLogger(__name__)
 app = typer.Typer(
     help="Push data as it arrives; standing questions are answered before you ask.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -191,6 +195,11 @@ def engine(
     run_here(settings, data_parallel_start_rank)
 
 
+app.command()(push)
+app.command()(ask)
+app.command()(watch)
+app.add_typer(sessions, name="sessions")
+app.add_typer(flash, name="flash")
 app.command()(demo)
 app.command()(calibrate)
 app.command()(key)

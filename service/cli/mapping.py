@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.cli.failures import BadUsage, Failure
-from service.cli.rows import Entry, Format, Row
+from service.cli.forms import Format
+from service.cli.rows import Entry, Row
 from streams.entries import BUILTIN, BuiltIn
 from streams.errors import InvalidInput, short
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from service.cli.failures import Failure
+from service.cli.forms import Format
 from streams.errors import short
 
 Entry = str | Mapping[str, Any]
@@ -21,19 +21,6 @@ LINE_BYTES = 16 << 20
 """The longest line, as long as a body that the server takes by default."""
 
 _BOM = b"\xef\xbb\xbf"
-
-
-class Format(StrEnum):
-    """How a file or a pipe is written."""
-
-    LINES = "lines"
-    CSV = "csv"
-    JSONL = "jsonl"
-
-    @classmethod
-    def of(cls, path: Path) -> Format:
-        """Told from a file's name."""
-        return {".csv": cls.CSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL}.get(path.suffix.lower(), cls.LINES)
 
 
 @dataclass(frozen=True, slots=True)

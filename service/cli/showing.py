@@ -1,12 +1,15 @@
-"""How answers look on a terminal, wherever they are shown. Pure, no I/O."""
+"""How answers look on a terminal, wherever they are shown. All but printing is pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+import orjson
+from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +22,44 @@ def printable(text: str) -> str:
     """One bounded line without control characters: what a model or a log says must not drive a terminal."""
     line = "".join(character if character.isprintable() else " " for character in text).strip()
     return line if len(line) <= _TEXT_LIMIT else line[: _TEXT_LIMIT - 1] + "…"
+
+
+def harmless(text: str) -> str:
+    """Text with its lines and tabs, and no other control characters."""
+    return "".join(character if character.isprintable() or character in "\n\t" else " " for character in text)
+
+
+def print_json(value: object) -> None:
+    """JSON for programs, with indentation for people who look."""
+    print(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode(), flush=True)
+
+
+def since(seconds: float) -> str:
+    """How long ago, in the largest unit that says something."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def clock(seconds: float) -> str:
+    """A time, in Unix seconds, as this machine's clock shows it."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def table(texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    """An empty table: columns of text, then narrow ones with what is aligned to the right."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in texts:
+        made.add_column(title, overflow="fold")
+    for title in numbers:
+        made.add_column(title, justify="right", no_wrap=True)
+    return made
+
+
+def freshness(fresh: bool) -> Text:
+    """Whether an answer is of the present version."""
+    return Text("●", style="green") if fresh else Text("○", style="yellow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +113,7 @@ def change_line(event: Mapping[str, Any], clock: str) -> str:
         clock: the time of day.
     """
     value = printable(event["value"])
-    return f"{clock}  v{event['data_version']:<4} {event['query']}  {value}  (confidence {event['confidence']:.2f})"
+    return f"{clock}  v{event['data_version']:<4} {printable(event['query'])}  {value}  (confidence {event['confidence']:.2f})"
 
 
 def _labels(choices: Sequence[str]) -> list[str]:

@@ -95,7 +95,7 @@ async def replay(
             await asyncio.wait((watching, feeding), return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
                 watching.result()
-                raise Unreachable(f"the events of session {session_id} ended")
+                raise Unreachable(f"the events of session {session_id} ended", sent=True)
             more = feeding.result()
         finally:
             await _cancel(watching, feeding)

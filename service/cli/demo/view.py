@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.showing import Shown, answer_cell, printable
+from service.cli.showing import Shown, answer_cell, freshness, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,6 @@ def _answers(board: Board, now: float) -> Table:
             f"{shown.confidence:.2f}",
             str(shown.version),
             f"{max(0.0, now - shown.arrived):.1f} s",
-            Text("●", style="green") if shown.version == board.version else Text("○", style="yellow"),
+            freshness(shown.version == board.version),
         )
     return table
