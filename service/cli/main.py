@@ -16,12 +16,15 @@ from pydantic.fields import FieldInfo
 
 from service.cli import peer
 from service.cli.ask import ask
+from service.cli.bench import bench
 from service.cli.calibrate import calibrate
 from service.cli.demo import demo
+from service.cli.doctor import doctor
 from service.cli.flash import flash
 from service.cli.key import key
 from service.cli.models import models
 from service.cli.push import push
+from service.cli.replay import replay
 from service.cli.sessions import sessions
 from service.cli.watch import watch
 from service.settings import ENV_PREFIX, Settings
@@ -195,9 +198,12 @@ def engine(
     run_here(settings, data_parallel_start_rank)
 
 
+app.command()(takes_settings(doctor))
 app.command()(push)
 app.command()(ask)
 app.command()(watch)
+app.command()(replay)
+app.command()(bench)
 app.add_typer(sessions, name="sessions")
 app.add_typer(flash, name="flash")
 app.command()(demo)

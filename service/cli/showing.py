@@ -112,8 +112,8 @@ def change_line(event: Mapping[str, Any], clock: str) -> str:
         event: the ``flash_ready`` event.
         clock: the time of day.
     """
-    value = printable(event["value"])
-    return f"{clock}  v{event['data_version']:<4} {printable(event['query'])}  {value}  (confidence {event['confidence']:.2f})"
+    query, value = printable(event["query"]), printable(event["value"])
+    return f"{clock}  v{event['data_version']:<4} {query}  {value}  (confidence {event['confidence']:.2f})"
 
 
 def _labels(choices: Sequence[str]) -> list[str]:

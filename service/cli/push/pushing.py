@@ -51,6 +51,10 @@ class Pusher:
         ahead: most entries that may wait to be read.
         attempts: how often a batch is tried in a row.
         told: called with a sentence when a batch has to wait for the server.
+
+    Attributes:
+        known: entries that the session ever took in, by the last acknowledgement; less than 0 before the first push.
+        tally: what was pushed.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class Pusher:
         self._ahead = ahead
         self._attempts = attempts
         self._told = told
-        self._known: int | None = None
+        self.known = -1
         self._alone = True
         self.tally = Tally()
 
@@ -73,8 +77,8 @@ class Pusher:
             Unreachable: the server stays away.
             Failure: nobody can know whether it was taken.
         """
-        if self._known is None:
-            self._known = await self._entries()
+        if self.known < 0:
+            self.known = await self._entries()
         for attempt, pause in enumerate(_pauses(self._attempts)):
             try:
                 ack = await self._client.push(self._id, entries)
@@ -86,10 +90,10 @@ class Pusher:
                 self._told(f"{error.message}; trying again")
                 await asyncio.sleep(max(pause, error.retry_after or 0))
                 lost = error.sent if isinstance(error, Unreachable) else error.code in _LOOK
-                if lost and await self._taken(len(entries), self._known):
+                if lost and await self._taken(len(entries), self.known):
                     return
             else:
-                await self._acknowledged(ack, self._known)
+                await self._acknowledged(ack, self.known)
                 return
 
     async def _taken(self, size: int, known: int) -> bool:
@@ -99,7 +103,7 @@ class Pusher:
             raise self._unsure(size)
         if now == known:
             return False
-        self._known = now
+        self.known = now
         self.tally.entries += size
         self.tally.batches += 1
         return True
@@ -129,8 +133,8 @@ class Pusher:
         tally.batches += 1
         tally.dropped += ack["dropped"]
         tally.total = ack["total_pushed"]
-        self._known = ack["total_pushed"] - ack["total_dropped"]
-        self._alone = self._alone and self._known == known + ack["pushed"] - ack["dropped"]
+        self.known = ack["total_pushed"] - ack["total_dropped"]
+        self._alone = self._alone and self.known == known + ack["pushed"] - ack["dropped"]
         waiting, size = ack["pending"], ack["pending_bytes"]
         while waiting > self._ahead or size > _WAITING_BYTES:
             await asyncio.sleep(_POLL_SECONDS)
