@@ -49,10 +49,13 @@ def unix_seconds(value: object) -> float:
     elif _NUMBER.fullmatch(text := str(value).strip()):
         seconds = float(text)
     else:
-        time = datetime.fromisoformat(text)
+        try:
+            time = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"no time: {short(text)!r}") from None
         seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
     if not math.isfinite(seconds):
-        raise ValueError("no time is infinite")
+        raise ValueError("no time: it is infinite")
     return seconds
 
 

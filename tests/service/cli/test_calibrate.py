@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,23 +20,11 @@ from service.cli.calibrate.plot import draw
 from service.cli.calibrate.replay import Target
 from service.cli.calibrate.report import Report
 from service.cli.main import app
-from tests.servers import FAST, Server, serving
+from tests.servers import Server
 
 PROMPT = "Which way?"
 CANDIDATES = ("rising", "falling", "steady", "volatile", "unusual", "yes")
 ENTRIES = [f"price {number}" for number in range(30)]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(FAST, tmp_path_factory.mktemp("server")) as server:
-        yield server
-
-
-@pytest.fixture
-def http(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url) as http:
-        yield http
 
 
 @pytest.fixture
