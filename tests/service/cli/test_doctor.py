@@ -14,9 +14,9 @@ from service.cli.bench.command import Figures
 from service.cli.doctor import checks
 from service.cli.doctor.checks import Status
 from service.cli.failures import Failure
+from tests.models import rwkv_toy
 from tests.servers import FAST, Server, serving
 from tests.service.cli.commands import run
-from tests.streams.models.resolving import FILES, write
 from tests.valkeys import free_port
 
 GIB = 1 << 30
@@ -32,8 +32,8 @@ def examined(*flags: str, **variables: str) -> tuple[int, dict[str, Any]]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Files that look like a model's, small as they are."""
-    return write(tmp_path / "model", FILES)
+    """A model that finds room anywhere."""
+    return rwkv_toy.build(tmp_path / "toy.gguf")
 
 
 def test_a_machine_that_will_do_is_told_so(server: Server, model: Path, tmp_path: Path) -> None:
