@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -63,9 +64,8 @@ async def run(options: Options, url: str, api_key: str | None) -> int:
             )
             progress = stack.enter_context(_progress())
             bar = progress.add_task("", total=size, entries=0)
-            pusher = Pusher(
-                client, options.session, ahead=options.ahead, attempts=options.attempts, told=progress.console.print
-            )
+            told = partial(_tell, progress.console)
+            pusher = Pusher(client, options.session, ahead=options.ahead, attempts=options.attempts, told=told)
             reader = Reader(_skipped(rows(lines_of(file, name), form, name), options.skip), options.batch)
             complete = False
             try:
@@ -144,6 +144,11 @@ def _progress() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def _tell(console: Console, sentence: str) -> None:
+    """Above the bar, where there is one."""
+    console.print(f"askahead: {sentence}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _report(options: Options, tally: Tally, complete: bool) -> None:

@@ -159,8 +159,8 @@ def test_a_server_that_is_killed_gets_every_entry_once(tmp_path: Path) -> None:
         server.wait_ready(60)
         url = server.url
         data = tmp_path / "lines.txt"
-        data.write_text(lines(600))
-        process = start("push", "plant", str(data), "--create", "--rate", "200", "--json", url=url)
+        data.write_text(lines(350))
+        process = start("push", "plant", str(data), "--create", "--rate", "100", "--json", url=url)
         with httpx.Client(base_url=url) as http:
             deadline = time.monotonic() + 30
             while http.get("/v1/sessions/plant").json().get("data_version", 0) < 3:
@@ -172,9 +172,9 @@ def test_a_server_that_is_killed_gets_every_entry_once(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         assert "trying again" in err
-        assert json.loads(out)["pushed"] == 600
+        assert json.loads(out)["pushed"] == 350
         with httpx.Client(base_url=url) as http:
-            assert held(http, "plant", 600) == lines(600).splitlines()
+            assert held(http, "plant", 350) == lines(350).splitlines()
     finally:
         if process is not None and process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
