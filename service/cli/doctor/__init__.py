@@ -19,8 +19,7 @@ def doctor(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check what a server with these settings needs, and say what to fix. Exit code 1: something would keep it from
-    running."""
+    """Check what a server with these settings needs, and say what to fix. Exit code 1: it would not run."""
     # Imported here so that other commands' --help need not load the store's client.
     from service.cli.doctor.command import run
     from service.cli.failures import finish

@@ -18,8 +18,9 @@ import pytest
 
 from service.cli.client import Event
 from service.cli.watch.board import Board
-from tests.servers import Server
+from tests.servers import FAST, Server
 from tests.service.cli.commands import ok, run, start
+from tests.valkeys import free_port
 
 
 @pytest.fixture
@@ -210,6 +211,36 @@ def test_on_a_terminal_it_is_a_table_that_lives(server: Server, http: httpx.Clie
                 os.read(screen, 65536)
     os.close(screen)
     assert process.returncode == 130
+
+
+def test_a_watcher_comes_back_when_the_server_does_and_misses_nothing(tmp_path: Path) -> None:
+    flags = ("--port", str(free_port()), "--data-dir", str(tmp_path), "--redis-appendfsync", "always")
+    server = Server((*FAST, *flags), {})
+    process = None
+    try:
+        server.wait_ready(60)
+        with httpx.Client(base_url=server.url) as http:
+            http.post("/v1/sessions", json={"id": "plant", "flash": [{"query": "Trend?"}]})
+            process = start("watch", "plant", "--json", url=server.url)
+            http.post("/v1/sessions/plant/push", json={"data": "first"})
+            assert json.loads(_next(process))["data_version"] == 1
+        server.kill()
+        server = Server((*FAST, *flags), {})
+        server.wait_ready(60)
+        with httpx.Client(base_url=server.url) as http:
+            for number in range(2, 5):
+                push = http.post("/v1/sessions/plant/push", json={"data": str(number)}).json()
+                http.get("/v1/sessions/plant/flash", params={"after": push["total_pushed"], "wait": 10})
+        assert [json.loads(_next(process))["data_version"] for _ in range(3)] == [2, 3, 4]
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "reconnecting" in err
+    finally:
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.communicate()
+        server.stop()
 
 
 def test_what_is_not_there_cannot_be_watched(server: Server) -> None:
