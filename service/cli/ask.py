@@ -11,6 +11,9 @@ from service.cli.options import LOCAL, ApiKey, Json, SessionId, Url
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# As long as a server takes at most by default; it says nothing before.
+_FIRST_TOKEN_SECONDS = 600.0
+
 
 def ask(
     session: SessionId,
@@ -67,7 +70,8 @@ async def _run(session_id: str, fields: Mapping[str, Any], url: str, api_key: st
             return
         done: dict[str, Any] = {}
         path = f"{session_path(session_id)}/generate"
-        async for event in client.stream("POST", path, {**fields, "stream": True}):
+        body = {**fields, "stream": True}
+        async for event in client.stream("POST", path, body, silence=_FIRST_TOKEN_SECONDS):
             if "error" in event.data:
                 print()
                 raise Refused(event.data["error"]["message"], status=0, code=event.data["error"]["code"])

@@ -15,9 +15,10 @@ from yarl import URL
 
 from service.cli.failures import BadUsage, Failure, Refused, Unreachable
 
-_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=10)
+_CONNECT_SECONDS = 10
+_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=_CONNECT_SECONDS)
 # Heartbeats come every 15 s unless the server is told otherwise.
-_STREAMED = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+_SILENCE_SECONDS = 60.0
 _LINE_BYTES = 1 << 20
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.5, 15.0
 
@@ -82,18 +83,21 @@ class Client:
         query: Query = (),
         *,
         after: str = "",
+        silence: float = _SILENCE_SECONDS,
     ) -> AsyncGenerator[Event, None]:
         """A request whose answer is server-sent events, as they come.
 
         Args:
             after: position after which to go on.
+            silence: seconds without a word after which the connection counts as lost.
 
         Raises:
             Unreachable: there is no answer, or the connection is lost.
             Refused: the server refuses it.
         """
         headers = {"Last-Event-ID": after} if after else {}
-        async with self._request(method, path, body, query, _STREAMED, headers) as response:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=silence)
+        async with self._request(method, path, body, query, timeout, headers) as response:
             kind = position = ""
             async for line in response.content:
                 name, _, value = line.rstrip(b"\r\n").partition(b": ")

@@ -93,16 +93,16 @@ class Answers:
         """Wait until so many entries are read and these queries have answers over them.
 
         Raises:
-            Failure: that takes too long.
+            Failure: nothing is heard any more.
         """
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                while self._read < total or any(self._answered.get(each, 0) < self._version for each in queries):
-                    self._news.clear()
+            while self._read < total or any(self._answered.get(each, 0) < self._version for each in queries):
+                self._news.clear()
+                async with asyncio.timeout(_PATIENCE_SECONDS):
                     await self._news.wait()
         except TimeoutError:
             raise Failure(
-                f"no answers within {_PATIENCE_SECONDS:g} s: see whether the server reads (`askahead sessions show "
+                f"nothing was heard for {_PATIENCE_SECONDS:g} s: see whether the server reads (`askahead sessions show "
                 f"{self._id}`) and what its log says"
             ) from None
 
