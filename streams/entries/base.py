@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from streams.errors import InvalidInput
 
@@ -203,6 +204,11 @@ class BuiltIn(EntryType, Generic[E]):
         self.name = name
         self._entry = entry
         self._statistics = statistics
+
+    @property
+    def fields(self) -> Mapping[str, FieldInfo]:
+        """What its entries hold, as pydantic knows it."""
+        return self._entry.model_fields
 
     def parse(self, value: object, param: str) -> E:
         fields = ", ".join(self._entry.model_fields)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from service.cli.options import LOCAL, ApiKey, Json, Url
 
 
 def calibrate(
@@ -23,11 +24,8 @@ def calibrate(
     fast_answer: Annotated[
         list[str], typer.Option(help="A candidate for a fast answer; give it once for each.", show_default=False)
     ],
-    url: Annotated[str, typer.Option(help="Where the server listens.")] = "http://127.0.0.1:8080",
-    api_key: Annotated[
-        str | None,
-        typer.Option(envvar="ASKAHEAD_API_KEY", help="Key that the server asks for, if it does.", show_default=False),
-    ] = None,
+    url: Url = LOCAL,
+    api_key: ApiKey = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Entries per batch, and so per question.")] = 1,
     entry_type: Annotated[
         str | None, typer.Option("--type", help="Type of the entries, where they are objects.", show_default=False)
@@ -44,7 +42,7 @@ def calibrate(
         float,
         typer.Option(help="Share of fast answers that may be wrong, with 95 % confidence; the threshold follows."),
     ] = 0.05,
-    json: Annotated[bool, typer.Option("--json", help="Report as JSON instead of a table.")] = False,
+    json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Report as CSV instead of a table.")] = False,
     plot: Annotated[
         Path | None, typer.Option(dir_okay=False, help="Draw the curve into this SVG file.", show_default=False)
@@ -66,6 +64,7 @@ def calibrate(
         raise typer.BadParameter("cannot go with --csv", param_hint="--json")
     # Imported here so that other commands' --help need not load an HTTP client.
     from service.cli.calibrate.replay import Options, Target, run
+    from service.cli.failures import finish
 
     try:
         target = None if store is None else Target.parse(store)
@@ -86,4 +85,4 @@ def calibrate(
         plot=plot,
         target=target,
     )
-    raise SystemExit(asyncio.run(run(options)))
+    finish(run(options))

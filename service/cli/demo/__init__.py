@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ def demo(
         raise typer.BadParameter("must be a number of lines per second", param_hint="--rate")
     # Imported here so that other commands' --help need not load an HTTP client.
     from service.cli.demo.player import run
+    from service.cli.failures import finish
 
     command = (sys.executable, "-c", "from service.cli.main import app; app()", "serve")
-    raise SystemExit(asyncio.run(run(command, data_dir=data_dir, rate=rate, seconds=seconds)))
+    finish(run(command, data_dir=data_dir, rate=rate, seconds=seconds))

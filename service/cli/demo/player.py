@@ -8,7 +8,6 @@ import importlib.metadata
 import itertools
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +15,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
-from service.cli.demo.client import Api, DemoError, Server, SessionFull, running_server
-from service.cli.demo.view import Board, Question, change_line, screen, try_it
+from service.cli.client import Client, connected, session_path
+from service.cli.demo.server import DemoError, Server, running_server
+from service.cli.demo.view import Board, Question, screen, try_it
+from service.cli.failures import Refused, Unreachable
+from service.cli.showing import change_line
 
 # What so small a model can do: it continues a sentence with a number like those it has read. So the choices are whole
 # sentences that differ in the number's first digit, and the free answer ends with the number.
@@ -66,62 +67,68 @@ def read_lines() -> list[str]:
     return [f"{date} temp {temp:.1f} F" for date, temp in rows[start:] + rows[:start]]
 
 
-async def replay(api: Api, board: Board, lines: Iterator[str], rate: float, changed: Callable[[str], None]) -> None:
+async def replay(
+    client: Client, board: Board, lines: Iterator[str], rate: float, changed: Callable[[str], None]
+) -> None:
     """Stream lines into a session, and into the next one when the model's context is full, until they end.
 
     Args:
-        api: the server.
+        client: of the server.
         board: told everything.
         lines: what to push.
         rate: lines per second.
         changed: called with a line of text for every answer that changed.
 
     Raises:
-        DemoError: the server refuses something.
-        aiohttp.ClientError: the connection is lost.
+        Refused: the server refuses something.
+        Unreachable: the connection is lost.
     """
     newest = deque(itertools.islice(lines, HISTORY), maxlen=HISTORY)
     status = f"streaming {rate:g} hour{'' if rate == 1 else 's'} of Seattle weather a second"
     for number in itertools.count(1):
         session_id = "demo" if number == 1 else f"demo-{number}"
-        await api.create(session_id, board.questions)
+        await client.create({"id": session_id, "flash": [question.body() for question in board.questions]})
         board.begin(session_id, status)
-        watching = asyncio.create_task(_watch(api, board, session_id, changed), name=f"watch-{session_id}")
-        feeding = asyncio.create_task(_feed(api, board, session_id, newest, lines, rate), name=f"feed-{session_id}")
+        watching = asyncio.create_task(_watch(client, board, session_id, changed), name=f"watch-{session_id}")
+        feeding = asyncio.create_task(_feed(client, board, session_id, newest, lines, rate), name=f"feed-{session_id}")
         try:
             await asyncio.wait((watching, feeding), return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
                 watching.result()
-                raise aiohttp.ServerDisconnectedError(f"the events of session {session_id} ended")
+                raise Unreachable(f"the events of session {session_id} ended", sent=True)
             more = feeding.result()
         finally:
             await _cancel(watching, feeding)
         if not more:
             return
-        await api.delete(session_id)
+        await client.delete(session_id)
         status = f"the model's context was full after {board.pushed} lines: new session from the newest {HISTORY}"
         changed(status)
 
 
-async def _watch(api: Api, board: Board, session_id: str, changed: Callable[[str], None]) -> None:
-    async for kind, data in api.events(session_id):
-        if kind == "data_updated":
-            board.updated(data)
-        elif kind == "flash_ready" and board.answered(data, time.monotonic()):
-            changed(change_line(data, time.strftime("%H:%M:%S")))
+async def _watch(client: Client, board: Board, session_id: str, changed: Callable[[str], None]) -> None:
+    async for event in client.stream("GET", f"{session_path(session_id)}/events"):
+        if event.kind == "data_updated":
+            board.updated(event.data)
+        elif event.kind == "flash_ready" and board.answered(event.data, time.monotonic()):
+            changed(change_line(event.data, time.strftime("%H:%M:%S")))
 
 
-async def _feed(api: Api, board: Board, session_id: str, newest: deque[str], lines: Iterator[str], rate: float) -> bool:
+async def _feed(
+    client: Client, board: Board, session_id: str, newest: deque[str], lines: Iterator[str], rate: float
+) -> bool:
     """Push the newest lines known, then one after the other. Returns whether there are more than the context took."""
     loop = asyncio.get_running_loop()
     batch, due = list(newest), loop.time()
     while True:
         sent = time.monotonic()
         try:
-            ack = await api.push(session_id, batch)
-        except SessionFull as full:
+            ack = await client.push(session_id, batch)
+        except Refused as refused:
+            if refused.code != "context_length_exceeded":
+                raise
             if not board.pushed:
-                raise DemoError(f"{full.message}; the demo needs room for more than {HISTORY} lines") from None
+                raise DemoError(f"{refused.message}; the demo needs room for more than {HISTORY} lines") from None
             return True
         board.acknowledged(ack, batch[-1], sent)
         line = next(lines, None)
@@ -178,7 +185,7 @@ class Display:
             await asyncio.sleep(1 / _FRAMES_PER_SECOND)
 
 
-async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, seconds: float | None) -> int:
+async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, seconds: float | None) -> None:
     """The whole demo, until SIGINT, SIGTERM or SIGHUP, or until its time is over.
 
     Args:
@@ -187,26 +194,21 @@ async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, sec
         rate: lines per second.
         seconds: of streaming; None is without end.
 
-    Returns:
-        The exit code: 0, or 1 after saying on standard error what went wrong.
+    Raises:
+        Failure: what went wrong.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(name, stop.set)
-    try:
-        lines = read_lines()
-        async with running_server(command, data_dir) as server:
-            await _first(
-                asyncio.create_task(_show(server, lines, rate, seconds), name="show"),
-                asyncio.create_task(server.died(), name="server"),
-                asyncio.create_task(stop.wait(), name="stop"),
-            )
-            print("stopping the server", flush=True)
-    except DemoError as error:
-        print(f"askahead demo: {error.message}", file=sys.stderr)
-        return 1
-    return 0
+    lines = read_lines()
+    async with running_server(command, data_dir) as server:
+        await _first(
+            asyncio.create_task(_show(server, lines, rate, seconds), name="show"),
+            asyncio.create_task(server.died(), name="server"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        )
+        print("stopping the server", flush=True)
 
 
 async def _first(*tasks: asyncio.Task[Any]) -> None:
@@ -222,33 +224,27 @@ async def _first(*tasks: asyncio.Task[Any]) -> None:
 async def _show(server: Server, lines: Sequence[str], rate: float, seconds: float | None) -> None:
     key = os.environ.get("ASKAHEAD_API_KEY")
     board = Board(server.url, str(server.log_path), QUESTIONS)
-    client = aiohttp.ClientSession(
-        server.url, headers={"x-api-key": key} if key else None, timeout=aiohttp.ClientTimeout(total=30)
-    )
-    async with client as http, Display(board, key=bool(key)) as display:
-        api = Api(http)
+    async with connected(server.url, key) as client, Display(board, key=bool(key)) as display:
         display.tell(f"starting a server at {server.url}; its log: {server.log_path}")
-        await _wait_ready(api, server, board, display.tell)
+        await _wait_ready(client, server, board, display.tell)
         display.tell(f"ready; try it: {server.url}/docs")
         try:
-            async with asyncio.timeout(seconds) as limit:
-                await replay(api, board, itertools.cycle(lines), rate, display.tell)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise DemoError(f"the server at {server.url} stopped answering; its log: {server.log_path}") from error
-        except aiohttp.ClientError as error:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await replay(client, board, itertools.cycle(lines), rate, display.tell)
+        except Unreachable as error:
             # Most likely it is going down: what its log says is better news than a broken connection.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DEATH_SECONDS):
                     await server.died()
-            raise DemoError(f"the connection to {server.url} failed: {error}; its log: {server.log_path}") from error
+            raise DemoError(f"{error.message} Its log: {server.log_path}") from error
 
 
-async def _wait_ready(api: Api, server: Server, board: Board, tell: Callable[[str], None]) -> None:
+async def _wait_ready(client: Client, server: Server, board: Board, tell: Callable[[str], None]) -> None:
     """Wait for the model to load; tell what the server says meanwhile."""
     try:
         async with asyncio.timeout(_READY_SECONDS):
-            while not await api.ready():
+            while not await client.ready():
                 last = server.log_lines()[-1:]
                 if last and last[0] != board.status:
                     board.status = last[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-_BAR_WIDTH = 16
-_TEXT_LIMIT = 200
+from service.cli.showing import Shown, answer_cell, freshness, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +28,6 @@ class Question:
         """As JSON for the API."""
         body: dict[str, object] = {"query": self.query, "max_tokens": self.max_tokens}
         return body | {"choices": list(self.choices)} if self.choices else body
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The latest answer to a question.
-
-    Attributes:
-        value: its text, safe to print: one line without control characters.
-        confidence: logit gap, in nats.
-        version: data version it was computed over.
-        arrived: clock reading when it came, in seconds.
-        shares: each choice's share of what the model believes of all choices, 0 to 1; empty without choices.
-    """
-
-    value: str
-    confidence: float
-    version: int
-    arrived: float
-    shares: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -117,31 +96,9 @@ class Board:
         for old in [other for other in self._sent if other < version]:
             del self._sent[old]
         before = self.answers.get(question)
-        shown = Shown(printable(event["value"]), event["confidence"], version, now, _shares(event.get("probabilities")))
+        shown = Shown.of(event, now)
         self.answers[question] = shown
         return before is None or before.value != shown.value
-
-
-def _shares(probabilities: Mapping[str, float] | None) -> dict[str, float]:
-    total = math.fsum((probabilities or {}).values())
-    return {choice: value / total for choice, value in (probabilities or {}).items()} if total else {}
-
-
-def printable(text: str) -> str:
-    """One bounded line without control characters: what a model or a log says must not drive a terminal."""
-    line = "".join(character if character.isprintable() else " " for character in text).strip()
-    return line if len(line) <= _TEXT_LIMIT else line[: _TEXT_LIMIT - 1] + "…"
-
-
-def change_line(event: Mapping[str, Any], clock: str) -> str:
-    """A changed answer as one line of plain text.
-
-    Args:
-        event: the ``flash_ready`` event.
-        clock: the time of day.
-    """
-    value = printable(event["value"])
-    return f"{clock}  v{event['data_version']:<4} {event['query']}  {value}  (confidence {event['confidence']:.2f})"
 
 
 def try_it(board: Board, *, key: bool) -> str:
@@ -201,31 +158,10 @@ def _answers(board: Board, now: float) -> Table:
             continue
         table.add_row(
             escape(question.query),
-            _answer(shown),
+            answer_cell(shown),
             f"{shown.confidence:.2f}",
             str(shown.version),
             f"{max(0.0, now - shown.arrived):.1f} s",
-            Text("●", style="green") if shown.version == board.version else Text("○", style="yellow"),
+            freshness(shown.version == board.version),
         )
     return table
-
-
-def _answer(shown: Shown) -> RenderableType:
-    if not shown.shares:
-        return Text(shown.value, style="bold")
-    bars = Table.grid(padding=(0, 1))
-    for label, (choice, share) in zip(_labels(list(shown.shares)), shown.shares.items(), strict=True):
-        style = "bold green" if choice == shown.value else "dim"
-        filled = round(share * _BAR_WIDTH)
-        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
-        bars.add_row(*(Text(cell, style=style) for cell in (printable(label), bar, f"{share:4.0%}")))
-    return bars
-
-
-def _labels(choices: Sequence[str]) -> list[str]:
-    """The choices without the words that all of them begin with: beside a bar, what tells them apart is enough."""
-    words = [choice.split(" ") for choice in choices]
-    same = 0
-    while all(len(each) > same + 1 and each[same] == words[0][same] for each in words):
-        same += 1
-    return [" ".join(each[same:]) for each in words]

@@ -15,9 +15,10 @@ import orjson
 import pytest
 from rich.console import Console
 
-from service.cli.demo.client import DemoError
 from service.cli.demo.player import QUESTIONS, read_lines
-from service.cli.demo.view import Board, Question, change_line, printable, screen, try_it
+from service.cli.demo.server import DemoError
+from service.cli.demo.view import Board, Question, screen, try_it
+from service.cli.showing import change_line, printable
 
 FREE = Question("What is next?", max_tokens=4)
 CHOICE = Question("Cool or warm?", choices=("cool", "warm"))
@@ -200,11 +201,12 @@ class _Demo:
     """``askahead demo`` as a process of its own, over a server with the in-process engine."""
 
     _PROGRAM = """
-import asyncio, json, sys
+import json, sys
 from pathlib import Path
 from service.cli.demo.player import run
+from service.cli.failures import finish
 command, data_dir, rate, seconds = json.loads(sys.argv[1])
-sys.exit(asyncio.run(run(command, data_dir=Path(data_dir), rate=rate, seconds=seconds)))
+finish(run(command, data_dir=Path(data_dir), rate=rate, seconds=seconds))
 """
 
     def __init__(self, data_dir: Path) -> None:

@@ -122,3 +122,88 @@ def test_keys_have_names_and_prefixes_that_a_file_takes(arguments: tuple[str, ..
     assert result.exit_code == 2
     assert result.stderr.startswith(f"askahead: {arguments[0]}: must be")
     assert "ak_" not in result.output
+
+
+def test_help_loads_nothing_that_is_heavy() -> None:
+    script = (
+        "import sys\nfrom service.cli.main import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit as exit: assert not exit.code\n"
+        "heavy = {'aiohttp', 'redis', 'msgpack', 'vllm', 'torch', 'numpy', 'pyarrow', 'huggingface_hub'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("command", ["push", "ask", "watch", "sessions", "flash", "replay", "bench", "doctor", "serve"])
+def test_every_command_has_a_page_of_help(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete_commands(shell: str) -> None:
+    script = "from service.cli.main import app; app(prog_name='askahead')"
+    # What --install-completion puts into the shell's own files.
+    shown = subprocess.run(
+        [sys.executable, "-c", script, "--show-completion", shell],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "_ASKAHEAD_COMPLETE" in shown.stdout
+    asked = {
+        "bash": ("COMP_WORDS", "COMP_CWORD"),
+        "zsh": ("_TYPER_COMPLETE_ARGS", ""),
+        "fish": ("_TYPER_COMPLETE_ARGS", ""),
+    }
+    words, index = asked[shell]
+    environment = {
+        "_ASKAHEAD_COMPLETE": f"complete_{shell}",
+        words: "askahead wa",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    completed = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | environment | ({index: "1"} if index else {}),
+    )
+    assert "watch" in completed.stdout
+    assert "serve" not in completed.stdout
+
+
+def test_whoever_stops_reading_ends_it_quietly() -> None:
+    script = (
+        "import asyncio\nfrom service.cli.failures import finish\n"
+        "async def work():\n    while True: print('line'); await asyncio.sleep(0)\n"
+        "finish(work())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "line\n"
+    process.stdout.close()
+    assert (process.wait(60), process.stderr.read()) == (141, "")
+    process.stderr.close()
+
+
+def test_a_command_that_is_terminated_ends_in_order() -> None:
+    script = (
+        "import asyncio\nfrom service.cli.failures import finish\n"
+        "async def work():\n"
+        "    try: print('begun', flush=True); await asyncio.sleep(60)\n"
+        "    finally: print('closed', flush=True)\n"
+        "finish(work())\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (143, "closed\n")

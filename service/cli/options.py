@@ -1,0 +1,41 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from service.cli.forms import Format
+
+LOCAL = "http://127.0.0.1:8080"
+"""Where a server listens unless it is told otherwise."""
+
+Url = Annotated[str, typer.Option(envvar="ASKAHEAD_URL", help="Where the server listens.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(envvar="ASKAHEAD_API_KEY", help="Key that the server asks for, if it does.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+SessionId = Annotated[str, typer.Argument(metavar="SESSION", help="Id of a session.", show_default=False)]
+Form = Annotated[
+    Format | None,
+    typer.Option("--format", help="How the data is written. Unset: told from the file's suffix.", show_default=False),
+]
+EntryType = Annotated[
+    str | None,
+    typer.Option(
+        "--type",
+        help="Type of the entries: ohlcv, iot, spatial, event or vitals. Unset: the session's own.",
+        show_default=False,
+    ),
+]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="FIELD=COLUMN",
+        help="Which column of the data is this field of the type, where they are called otherwise; once for each.",
+        show_default=False,
+    ),
+]
