@@ -35,6 +35,8 @@ OUTPUT = ("text", "json")
 _MISNAMED = {"bash": "sh", "shell": "sh", "console": "sh", "py": "python", "python3": "python", "pycon": "python"}
 _WORDS = {"server": ("sh",), "background": RUN, "fails": RUN, "choose": ("sh",), "shape": ("json",)}
 _ANY = "..."
+# Characters of what was printed that a failure shows.
+_SHOWN = 4000
 
 _PARTS = re.compile(
     r"^ *<!-- test: (?P<words>[^>]*?) -->\s*?$"
@@ -113,7 +115,9 @@ def difference(output: Output, printed: str, *, whole: bool = True) -> str | Non
         whole: false if what was printed may go on.
     """
     if output.language == "text":
-        return None if _agrees(output.text, printed, whole) else f"it printed\n{printed}\nand not\n{output.text}"
+        if _agrees(output.text, printed, whole):
+            return None
+        return f"it printed\n{printed[:_SHOWN]}\nand not\n{output.text}"
     try:
         found = json.loads(printed)
     except ValueError:
