@@ -7,6 +7,7 @@ import pytest
 from scripts.pages.made import DOCS, PAGES
 from scripts.pages.words import bounds, kind, table
 from service.app import OPERATIONS
+from service.openapi import build
 from service.settings import Settings, shown
 
 
@@ -25,13 +26,18 @@ def test_every_setting_is_on_the_page() -> None:
 
 def test_every_operation_is_on_the_page_with_its_fields_and_statuses() -> None:
     page = PAGES["reference.md"]()
+    document = build(OPERATIONS, version="")
     for operation in OPERATIONS:
         (section,) = (part for part in page.split("\n### ") if f"`{operation.method} {operation.template}`" in part)
         for status in operation.statuses:
             assert f"\n| {status} | " in section
-        for model in (operation.request, operation.query):
-            for name, field in model.model_fields.items() if model else ():
-                assert f"\n| `{field.alias or name}` | " in section
+        told = document["paths"][operation.template][operation.method.lower()]
+        names = [parameter["name"] for parameter in told["parameters"]]
+        if operation.request is not None:
+            name = told["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+            names += document["components"]["schemas"][name]["properties"]
+        for name in names:
+            assert f"\n| `{name}` | " in section
 
 
 def test_what_is_linked_to_is_on_the_page() -> None:
