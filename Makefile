@@ -1,6 +1,6 @@
 # `make help` lists the targets. Everything is installed into .venv; see scripts/setup.sh for PYTHON and ASKAHEAD_GPU.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-models lint bench clean
+.PHONY: help setup demo serve test test-models lint docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ lint: setup ## style, types and the direction of imports
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+docs: setup ## the documentation as a site, into build/site
+	@.venv/bin/python -m scripts.pages
+	@.venv/bin/mkdocs build --quiet
 
 bench: setup ## the benchmark, with the baselines beside it, in ten minutes (BENCH=full: most of an hour)
 	@exec .venv/bin/python -m bench $(if $(filter full,$(BENCH)),--full)

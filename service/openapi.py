@@ -61,7 +61,7 @@ _SECURITY_SCHEMES = {
 }
 
 
-_GENERAL = {
+GENERAL = {
     401: "No key, or a wrong one.",
     403: "The key is limited to sessions whose ids start with its prefix, or the page's origin is not allowed.",
     429: "Too many requests, or too many at once.",
@@ -257,4 +257,4 @@ def _common(operation: Operation) -> dict[int, str]:
         statuses = {408: "The body did not arrive in time.", 413: "The body is too large."}
     if operation.request or operation.query or operation.headers or "{" in operation.path:
         statuses[400] = "A field, a parameter or a header is wrong."
-    return statuses | _GENERAL if operation.needs_key else statuses
+    return statuses | GENERAL if operation.needs_key else statuses

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ from service.cli.push import push
 from service.cli.replay import replay
 from service.cli.sessions import sessions
 from service.cli.watch import watch
-from service.settings import ENV_PREFIX, Settings
+from service.settings import ENV_PREFIX, Settings, shown
 from streams.errors import AskaheadError
 
 log = logging.getLogger(__name__)
@@ -39,37 +39,14 @@ app = typer.Typer(
 )
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _variable(name: str) -> str:
-    return ENV_PREFIX + name.upper()
-
-
-def _default(field: FieldInfo) -> str:
-    default = field.get_default(call_default_factory=True, validated_data={})
-    return "unset" if default in (None, ()) else str(default)
-
-
-def _metavar(field: FieldInfo) -> str:
-    annotation = field.annotation
-    choices = [choice for choice in get_args(annotation) if isinstance(choice, str)]
-    if choices:
-        return "|".join(choices)
-    kinds = [kind for kind in get_args(annotation) if kind is not type(None)] or [annotation]
-    return {bool: "true|false", int: "INTEGER", float: "NUMBER"}.get(kinds[0], "TEXT")
-
-
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     """A setting as a flag. Its value stays text: the settings' own validation is the only one."""
-    extra = field.json_schema_extra
     option = typer.Option(
-        _flag(name),
+        shown.flag(name),
         *peer.FLAGS.get(name, ()),
-        metavar=_metavar(field),
-        help=f"{field.description} (Default: {_default(field)}. Environment: {_variable(name)}.)",
-        rich_help_panel=str(extra["panel"]) if isinstance(extra, dict) else None,
+        metavar=shown.metavar(field),
+        help=f"{field.description} (Default: {shown.default(field)}. Environment: {shown.variable(name)}.)",
+        rich_help_panel=shown.panel(field),
         show_default=False,
     )
     return inspect.Parameter(
@@ -79,7 +56,7 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 
 def _hidden(name: str) -> inspect.Parameter:
     """A flag that is accepted and not shown."""
-    option = typer.Option(_flag(name), hidden=True)
+    option = typer.Option(shown.flag(name), hidden=True)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
     )
@@ -95,16 +72,16 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
         for name, value in given.items():
             # The peer's --api-key has no value of its own.
             if value.startswith("--"):
-                _fail(f"{_flag(name)}: needs a value, and what follows it is another flag", 2)
+                _fail(f"{shown.flag(name)}: needs a value, and what follows it is another flag", 2)
         for name in peer.OPTIONS:
             if name in given and (refused := peer.refusal(name, given.pop(name), cpu=_on_cpu())):
-                _fail(f"{_flag(name)}: {refused}", 2)
+                _fail(f"{shown.flag(name)}: {refused}", 2)
         variables = peer.variables(os.environ, ENV_PREFIX)
         fallbacks = {name: os.environ[variable] for name, variable in variables.items()}
         try:
             settings = Settings(**(fallbacks | given))
         except ValidationError as exc:
-            _fail(explain(exc, variables | {name: _flag(name) for name in given}), 2)
+            _fail(explain(exc, variables | {name: shown.flag(name) for name in given}), 2)
         try:
             command(settings, **others)
         except AskaheadError as exc:
@@ -128,7 +105,7 @@ def explain(exc: ValidationError, given: Mapping[str, str]) -> str:
     detail = exc.errors(include_url=False, include_input=False, include_context=False)[0]
     name = str(detail["loc"][0])
     message = detail["msg"].removeprefix("Value error, ")
-    return f"{given.get(name) or _variable(name)}: {message[:1].lower()}{message[1:]}"
+    return f"{given.get(name) or shown.variable(name)}: {message[:1].lower()}{message[1:]}"
 
 
 def _fail(message: str, code: int) -> None:
@@ -184,7 +161,7 @@ def engine(
         int,
         typer.Option(
             min=1,
-            envvar=_variable("data_parallel_start_rank"),
+            envvar=shown.variable("data_parallel_start_rank"),
             help="Number of this machine's first rank; the server's machine has those from 0 on.",
         ),
     ],
