@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.access.clients import Client, Clients
 
-OPEN_PATHS = frozenset({"/health", "/healthz", "/v1/health"})
+OPEN_PATHS = frozenset({"/health", "/healthz", "/livez", "/v1/health"})
 """Paths that orchestrators must reach without a key, as often as they like."""
 OPEN_PAGE = "/dashboard"
 """A page, with all beneath it: a browser sends no key with what it opens, and the files tell nothing of anybody."""

@@ -8,7 +8,13 @@ from aiohttp import web
 from tests.service.edge import edge_app, ok, serving
 
 KEY = "a-key-of-ours"
-ROUTES = [web.get("/health", ok), web.get("/healthz", ok), web.get("/metrics", ok), web.post("/v1/messages", ok)]
+ROUTES = [
+    web.get("/health", ok),
+    web.get("/healthz", ok),
+    web.get("/livez", ok),
+    web.get("/metrics", ok),
+    web.post("/v1/messages", ok),
+]
 
 
 async def test_without_a_key_everybody_may() -> None:
@@ -60,7 +66,7 @@ async def test_anything_else_does_not(headers: dict[str, str]) -> None:
 
 async def test_health_is_open() -> None:
     async with serving(edge_app(ROUTES, api_key=KEY)) as client:
-        for path in ("/health", "/healthz"):
+        for path in ("/health", "/healthz", "/livez"):
             assert (await client.get(path)).status == 200
 
 
