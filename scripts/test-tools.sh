@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what the tests run beside Python, where it is missing and this is root on a Debian: promtool, nginx and a
-# browser. Elsewhere the tests that need one say so.
+# Installs what the tests run beside Python, where it is missing and this is root on a Debian: promtool, nginx, a
+# browser and the checker of systemd units. Elsewhere the tests that need one say so.
 set -euo pipefail
 
 missing=()
-for tool in promtool:prometheus nginx:nginx-light chromium:chromium; do
+for tool in promtool:prometheus nginx:nginx-light chromium:chromium systemd-analyze:systemd; do
   PATH="$PATH:/usr/sbin" command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
 done
 [[ ${#missing[@]} -gt 0 && $(id -u) == 0 ]] && command -v apt-get >/dev/null || exit 0

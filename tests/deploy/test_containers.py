@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts import image_check
+
 ROOT = Path(__file__).parents[2]
 COMPOSE = sorted([ROOT / "compose.yaml", *(ROOT / "deploy").glob("*.compose.yaml")])
+TOOLS = Path(sys.executable).parent
 
 
 @pytest.fixture(params=COMPOSE, ids=lambda path: path.name)
@@ -31,6 +36,20 @@ def stages() -> dict[str, str]:
     """The Dockerfile's stages, each with what it is made from."""
     found = re.findall(r"^FROM (\S+) AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     return {name: base for base, name in found}
+
+
+def test_compose_takes_the_file(file: Path) -> None:
+    checked(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
+
+
+def test_the_linter_of_dockerfiles_finds_no_fault() -> None:
+    checked(TOOLS / "hadolint", "--no-color", ROOT / "Dockerfile")
+
+
+def checked(*command: str | Path) -> None:
+    """Run a tool that ends with 0 and says nothing bad."""
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_what_is_mounted_is_there(file: Path, services: dict[str, dict[str, Any]]) -> None:
@@ -92,9 +111,21 @@ def test_an_image_is_of_the_server_and_has_no_rights(stages: dict[str, str]) -> 
     assert stages["cpu"] == stages["gpu"] == "run"
     run = text[text.index("AS run") : text.index("AS gpu")]
     assert 'ENTRYPOINT ["askahead", "serve"]' in run
-    assert "USER askahead" in run
+    assert re.search(r"^USER [1-9]\d*$", run, re.MULTILINE), "an orchestrator cannot tell that it is not root"
     assert "HEALTHCHECK" in run
     assert list(stages)[-1] == "cpu", "what is built without a target"
+
+
+def test_what_is_copied_is_let_into_the_build() -> None:
+    files = image_check.context()
+    steps = [step for stage in image_check.parse((ROOT / "Dockerfile").read_text()).values() for step in stage]
+    copied = [step.words() for step in steps if step.name == "COPY" and not step.rest.startswith("--from")]
+    assert copied
+    for *sources, _ in copied:
+        for source in sources:
+            assert any(name == source or name.startswith(f"{source}/") for name in files), source
+    assert "streams/engine/narrow.c" in files
+    assert not any(name.startswith(("tests/", "docs/")) for name in files)
 
 
 def test_an_image_has_the_extras_and_the_versions_of_a_set_up() -> None:

@@ -19,6 +19,12 @@ class State(BaseModel):
     uptime_ms: int = Field(description="Milliseconds since the start.")
 
 
+class Alive(BaseModel):
+    """That the server answers."""
+
+    status: Literal["ok"] = "ok"
+
+
 _NUMBERS: dict[str, Any] = {name: (int, Field(description=text)) for name, text in GAUGES.items()}
 _NUMBERS |= {item.name: (int, Field(description=item.metadata["description"])) for item in fields(Counters)}
 

@@ -8,7 +8,7 @@ import redis.exceptions
 from aiohttp import web
 
 from service import keys
-from service.api.system.protocol import Health
+from service.api.system.protocol import Alive, Health
 from service.bodies import respond
 from service.core import CORE
 from service.metrics import CONTENT_TYPE
@@ -35,6 +35,11 @@ async def health(request: web.Request) -> web.Response:
         **metrics.totals(),
     }
     return respond(request, payload, status=200 if ready else 503, headers={"Cache-Control": "no-store"})
+
+
+async def alive(request: web.Request) -> web.Response:
+    """200 as long as the server answers at all."""
+    return respond(request, Alive().model_dump(), headers={"Cache-Control": "no-store"})
 
 
 async def _store_answers(app: web.Application) -> bool:
@@ -93,6 +98,16 @@ OPERATIONS = (
         summary="The same, by the name orchestrators use",
         response=Health,
         statuses=_HEALTH_STATUSES,
+        needs_key=False,
+    ),
+    Operation(
+        method="GET",
+        path="/livez",
+        handler=alive,
+        tag="System",
+        summary="Does the server answer?",
+        description="200 also while the model loads, the engine is replaced or Redis is away: no reason to kill it.",
+        response=Alive,
         needs_key=False,
     ),
     Operation(

@@ -87,6 +87,7 @@ def calls(operation: Operation, session_id: str) -> list[Call]:
             | "GET /v1/models/{id}"
             | "GET /health"
             | "GET /healthz"
+            | "GET /livez"
             | "GET /v1/health"
             | "GET /metrics"
             | "GET /openapi.json"

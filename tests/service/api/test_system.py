@@ -142,6 +142,16 @@ async def test_a_store_that_is_away_degrades_and_is_noticed(redis: Redis, tmp_pa
             assert (await response.json())["store"] == "degraded"
 
 
+@pytest.mark.parametrize("state", ["ready", "loading", "failed", "restarting"])
+async def test_a_server_that_answers_is_alive_in_every_state(redis: Redis, tmp_path: Path, state: str) -> None:
+    app = await _app(redis, state)
+    async with Redis(unix_socket_path=str(tmp_path / "none.sock")) as away:
+        app[keys.REDIS] = away
+        async with serving(app) as running:
+            response = await running.get("/livez")
+            assert (response.status, await response.json()) == (200, {"status": "ok"})
+
+
 async def test_metrics_are_prometheus_text(client: TestClient[web.Request, web.Application]) -> None:
     response = await client.get("/metrics")
     assert response.headers["Content-Type"].startswith("text/plain; version=0.0.4")
