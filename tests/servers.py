@@ -18,8 +18,9 @@ import httpx
 FAST = (sys.executable, "-m", "tests.engine.serve")
 REAL = (str(Path(sys.executable).with_name("askahead")), "serve")
 
+ROOT = Path(__file__).parent.parent
+
 _LISTENING = re.compile(r"listening on (http://\S+?),")
-_ROOT = Path(__file__).parent.parent
 
 
 class Server:
@@ -31,13 +32,13 @@ class Server:
         lines: what it has logged so far.
     """
 
-    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: dict[str, str], directory: Path = ROOT) -> None:
         self.lines: list[str] = []
         self.url = ""
         self._listening = threading.Event()
         self.process = subprocess.Popen(
             command,
-            cwd=_ROOT,
+            cwd=directory,
             # Tests run beside each other, and what gives way to all of them would not be done in time.
             env=os.environ | {"ASKAHEAD_ENGINE_NICE": "0"} | environment,
             stdin=subprocess.DEVNULL,
