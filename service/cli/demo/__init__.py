@@ -22,6 +22,7 @@ def demo(
             show_default=False,
         ),
     ] = None,
+    browse: Annotated[bool, typer.Option("--open", help="Open the dashboard in a browser.")] = False,
     data_dir: Annotated[
         Path | None, typer.Option(help="The server's data directory. Unset: its default.", show_default=False)
     ] = None,
@@ -33,4 +34,4 @@ def demo(
     from service.cli.demo.player import run
 
     command = (sys.executable, "-c", "from service.cli.main import app; app()", "serve")
-    raise SystemExit(asyncio.run(run(command, data_dir=data_dir, rate=rate, seconds=seconds)))
+    raise SystemExit(asyncio.run(run(command, data_dir=data_dir, rate=rate, seconds=seconds, browse=browse)))

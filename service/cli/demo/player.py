@@ -9,7 +9,9 @@ import itertools
 import os
 import signal
 import sys
+import threading
 import time
+import webbrowser
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -66,7 +68,14 @@ def read_lines() -> list[str]:
     return [f"{date} temp {temp:.1f} F" for date, temp in rows[start:] + rows[:start]]
 
 
-async def replay(api: Api, board: Board, lines: Iterator[str], rate: float, changed: Callable[[str], None]) -> None:
+async def replay(
+    api: Api,
+    board: Board,
+    lines: Iterator[str],
+    rate: float,
+    changed: Callable[[str], None],
+    began: Callable[[str], object],
+) -> None:
     """Stream lines into a session, and into the next one when the model's context is full, until they end.
 
     Args:
@@ -75,6 +84,7 @@ async def replay(api: Api, board: Board, lines: Iterator[str], rate: float, chan
         lines: what to push.
         rate: lines per second.
         changed: called with a line of text for every answer that changed.
+        began: called with the dashboard's address of the first session, when it is there.
 
     Raises:
         DemoError: the server refuses something.
@@ -86,6 +96,9 @@ async def replay(api: Api, board: Board, lines: Iterator[str], rate: float, chan
         session_id = "demo" if number == 1 else f"demo-{number}"
         await api.create(session_id, board.questions)
         board.begin(session_id, status)
+        changed(f"watch it live: {board.page}")
+        if number == 1:
+            began(board.page)
         watching = asyncio.create_task(_watch(api, board, session_id, changed), name=f"watch-{session_id}")
         feeding = asyncio.create_task(_feed(api, board, session_id, newest, lines, rate), name=f"feed-{session_id}")
         try:
@@ -178,7 +191,9 @@ class Display:
             await asyncio.sleep(1 / _FRAMES_PER_SECOND)
 
 
-async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, seconds: float | None) -> int:
+async def run(
+    command: Sequence[str], *, data_dir: Path | None, rate: float, seconds: float | None, browse: bool = False
+) -> int:
     """The whole demo, until SIGINT, SIGTERM or SIGHUP, or until its time is over.
 
     Args:
@@ -186,6 +201,7 @@ async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, sec
         data_dir: the server's data directory, its default if None.
         rate: lines per second.
         seconds: of streaming; None is without end.
+        browse: open the dashboard in a browser.
 
     Returns:
         The exit code: 0, or 1 after saying on standard error what went wrong.
@@ -198,7 +214,7 @@ async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, sec
         lines = read_lines()
         async with running_server(command, data_dir) as server:
             await _first(
-                asyncio.create_task(_show(server, lines, rate, seconds), name="show"),
+                asyncio.create_task(_show(server, lines, rate, seconds, browse), name="show"),
                 asyncio.create_task(server.died(), name="server"),
                 asyncio.create_task(stop.wait(), name="stop"),
             )
@@ -219,9 +235,10 @@ async def _first(*tasks: asyncio.Task[Any]) -> None:
         task.result()
 
 
-async def _show(server: Server, lines: Sequence[str], rate: float, seconds: float | None) -> None:
+async def _show(server: Server, lines: Sequence[str], rate: float, seconds: float | None, browse: bool) -> None:
     key = os.environ.get("ASKAHEAD_API_KEY")
     board = Board(server.url, str(server.log_path), QUESTIONS)
+    began = _open if browse else lambda _: None
     client = aiohttp.ClientSession(
         server.url, headers={"x-api-key": key} if key else None, timeout=aiohttp.ClientTimeout(total=30)
     )
@@ -232,7 +249,7 @@ async def _show(server: Server, lines: Sequence[str], rate: float, seconds: floa
         display.tell(f"ready; try it: {server.url}/docs")
         try:
             async with asyncio.timeout(seconds) as limit:
-                await replay(api, board, itertools.cycle(lines), rate, display.tell)
+                await replay(api, board, itertools.cycle(lines), rate, display.tell, began)
         except TimeoutError as error:
             if not limit.expired():
                 raise DemoError(f"the server at {server.url} stopped answering; its log: {server.log_path}") from error
@@ -242,6 +259,11 @@ async def _show(server: Server, lines: Sequence[str], rate: float, seconds: floa
                 async with asyncio.timeout(_DEATH_SECONDS):
                     await server.died()
             raise DemoError(f"the connection to {server.url} failed: {error}; its log: {server.log_path}") from error
+
+
+def _open(page: str) -> None:
+    # Some browsers are waited for until they end; the demo must not wait for them.
+    threading.Thread(target=webbrowser.open, args=(page,), name="browser", daemon=True).start()
 
 
 async def _wait_ready(api: Api, server: Server, board: Board, tell: Callable[[str], None]) -> None:
