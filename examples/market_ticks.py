@@ -17,13 +17,14 @@ from layerscale import APIConnectionError, AsyncLayerScale
 URL = os.environ.get("ASKAHEAD_URL", "http://127.0.0.1:8080")
 KEY = os.environ.get("ASKAHEAD_API_KEY")
 CANDLES = distribution("backtesting").locate_file("backtesting/test/EURUSD.csv")  # installed by `make setup`
+CENTS = ("06", "07", "08", "09")  # of the dollar, where the price is in the file's first weeks
 HISTORY, PAUSE = 12, 0.5
 
 SESSION: dict[str, Any] = {
     "type": "ohlcv",
     "window": 1500,
     "flash": [
-        {"query": "What is the next close?", "choices": [f"The next close is {p}" for p in ("1.06", "1.07", "1.08")]},
+        {"query": "What is the next close?", "choices": [f"The next close is 1.{cents}" for cents in CENTS]},
         # Asked only while the window's candles have moved the price: a quiet market costs nothing.
         {"query": "Is the price rising or falling?", "choices": ["rising", "falling"], "when": "abs(change_pct) > 0.2"},
     ],
