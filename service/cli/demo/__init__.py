@@ -21,6 +21,7 @@ def demo(
             show_default=False,
         ),
     ] = None,
+    browse: Annotated[bool, typer.Option("--open", help="Open the dashboard in a browser.")] = False,
     data_dir: Annotated[
         Path | None, typer.Option(help="The server's data directory. Unset: its default.", show_default=False)
     ] = None,
@@ -33,4 +34,4 @@ def demo(
     from service.cli.failures import finish
 
     command = (sys.executable, "-c", "from service.cli.main import app; app()", "serve")
-    finish(run(command, data_dir=data_dir, rate=rate, seconds=seconds))
+    finish(run(command, data_dir=data_dir, rate=rate, seconds=seconds, browse=browse))

@@ -8,7 +8,9 @@ import importlib.metadata
 import itertools
 import os
 import signal
+import threading
 import time
+import webbrowser
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -68,7 +70,12 @@ def read_lines() -> list[str]:
 
 
 async def replay(
-    client: Client, board: Board, lines: Iterator[str], rate: float, changed: Callable[[str], None]
+    client: Client,
+    board: Board,
+    lines: Iterator[str],
+    rate: float,
+    changed: Callable[[str], None],
+    began: Callable[[str], object],
 ) -> None:
     """Stream lines into a session, and into the next one when the model's context is full, until they end.
 
@@ -78,6 +85,7 @@ async def replay(
         lines: what to push.
         rate: lines per second.
         changed: called with a line of text for every answer that changed.
+        began: called with the dashboard's address of the first session, when it is there.
 
     Raises:
         Refused: the server refuses something.
@@ -89,6 +97,9 @@ async def replay(
         session_id = "demo" if number == 1 else f"demo-{number}"
         await client.create({"id": session_id, "flash": [question.body() for question in board.questions]})
         board.begin(session_id, status)
+        changed(f"watch it live: {board.page}")
+        if number == 1:
+            began(board.page)
         watching = asyncio.create_task(_watch(client, board, session_id, changed), name=f"watch-{session_id}")
         feeding = asyncio.create_task(_feed(client, board, session_id, newest, lines, rate), name=f"feed-{session_id}")
         try:
@@ -185,7 +196,9 @@ class Display:
             await asyncio.sleep(1 / _FRAMES_PER_SECOND)
 
 
-async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, seconds: float | None) -> None:
+async def run(
+    command: Sequence[str], *, data_dir: Path | None, rate: float, seconds: float | None, browse: bool = False
+) -> None:
     """The whole demo, until SIGINT, SIGTERM or SIGHUP, or until its time is over.
 
     Args:
@@ -193,6 +206,7 @@ async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, sec
         data_dir: the server's data directory, its default if None.
         rate: lines per second.
         seconds: of streaming; None is without end.
+        browse: open the dashboard in a browser.
 
     Raises:
         Failure: what went wrong.
@@ -204,7 +218,7 @@ async def run(command: Sequence[str], *, data_dir: Path | None, rate: float, sec
     lines = read_lines()
     async with running_server(command, data_dir) as server:
         await _first(
-            asyncio.create_task(_show(server, lines, rate, seconds), name="show"),
+            asyncio.create_task(_show(server, lines, rate, seconds, browse), name="show"),
             asyncio.create_task(server.died(), name="server"),
             asyncio.create_task(stop.wait(), name="stop"),
         )
@@ -221,9 +235,10 @@ async def _first(*tasks: asyncio.Task[Any]) -> None:
         task.result()
 
 
-async def _show(server: Server, lines: Sequence[str], rate: float, seconds: float | None) -> None:
+async def _show(server: Server, lines: Sequence[str], rate: float, seconds: float | None, browse: bool) -> None:
     key = os.environ.get("ASKAHEAD_API_KEY")
     board = Board(server.url, str(server.log_path), QUESTIONS)
+    began = _open if browse else lambda _: None
     async with connected(server.url, key) as client, Display(board, key=bool(key)) as display:
         display.tell(f"starting a server at {server.url}; its log: {server.log_path}")
         await _wait_ready(client, server, board, display.tell)
@@ -231,13 +246,18 @@ async def _show(server: Server, lines: Sequence[str], rate: float, seconds: floa
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
-                    await replay(client, board, itertools.cycle(lines), rate, display.tell)
+                    await replay(client, board, itertools.cycle(lines), rate, display.tell, began)
         except Unreachable as error:
             # Most likely it is going down: what its log says is better news than a broken connection.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_DEATH_SECONDS):
                     await server.died()
             raise DemoError(f"{error.message} Its log: {server.log_path}") from error
+
+
+def _open(page: str) -> None:
+    # Some browsers are waited for until they end; the demo must not wait for them.
+    threading.Thread(target=webbrowser.open, args=(page,), name="browser", daemon=True).start()
 
 
 async def _wait_ready(client: Client, server: Server, board: Board, tell: Callable[[str], None]) -> None:

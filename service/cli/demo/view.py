@@ -63,6 +63,11 @@ class Board:
     answers: dict[str, Shown] = field(default_factory=dict)
     _sent: dict[int, float] = field(default_factory=dict)
 
+    @property
+    def page(self) -> str:
+        """Where the dashboard shows the session."""
+        return f"{self.url}/dashboard#/{self.session_id}"
+
     def begin(self, session_id: str, status: str) -> None:
         """A new session starts; its answers replace the old ones as they come."""
         self.session_id, self.status, self.ready = session_id, status, True
@@ -124,7 +129,7 @@ def screen(board: Board, now: float, *, hint: str = "", spinner: Spinner | None 
         return Group(waiting, log)
     return Group(
         Text.assemble(("Askahead demo  ", "bold"), printable(board.status)),
-        Text(f"{board.url}  session {board.session_id}", style="dim"),
+        Text.assemble(("watch it live: ", "bold"), (board.page, f"bold cyan link {board.page}")),
         _stream(board),
         _answers(board, now),
         Text.assemble(("try it: ", "bold"), hint, overflow="fold"),

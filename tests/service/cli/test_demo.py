@@ -122,6 +122,14 @@ def test_before_it_is_ready_the_server_has_the_word() -> None:
     assert FREE.query not in drawn
 
 
+def test_the_dashboards_address_is_above_the_answers() -> None:
+    board = _board()
+    drawn = _drawn(board).splitlines()
+    assert drawn[1].strip() == "watch it live: http://127.0.0.1:1/dashboard#/demo"
+    board.begin("demo-2", "another")
+    assert "/dashboard#/demo-2" in _drawn(board)
+
+
 def test_the_table_shows_answers_with_their_age_and_freshness() -> None:
     board = _board()
     board.answered(_ready(1), now=10.0)
@@ -242,6 +250,9 @@ async def test_it_ends_by_itself_and_has_printed_answers(demo: _Demo) -> None:
     text = out.decode()
     for question in QUESTIONS:
         assert question.query in text
+    lines = text.splitlines()
+    address = next(number for number, line in enumerate(lines) if re.fullmatch(r"watch it live: http:.*#/demo", line))
+    assert address < next(number for number, line in enumerate(lines) if QUESTIONS[0].query in line)
     # A byte of text is a token there, so that the context is soon full.
     assert "new session from the newest" in text
     assert text.splitlines()[-1] == "stopping the server"
