@@ -1,4 +1,7 @@
-"""The commands of a page, run against a real server over the in-process engine; the rules are in ``snippets``."""
+"""The commands of a page, run for real, against the in-process engine where nothing else is said.
+
+The rules of such pages are in ``snippets``.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.settings import ENV_PREFIX
@@ -19,30 +23,62 @@ from tests.docs.snippets import Snippet, SnippetError, difference, parse
 from tests.servers import FAST, ROOT, Server
 from tests.valkeys import free_port
 
-SECONDS = 60.0
-"""How long a block may take, far above what one does."""
-
 _ADDRESS = re.compile(r"\b(?:localhost|127\.0\.0\.1):8080\b")
-# What is typed as `askahead` is this checkout's, and its model is the one that the test wants.
+# A target runs its askahead command, without a process in between that would get the signal which ends it.
+_MAKE = """#!/bin/sh
+recipe=$({make} -n "$@") || exit
+[ "$1" = setup ] && {setup}
+exec askahead ${{recipe##*bin/askahead }}
+"""
 _ASKAHEAD = """#!/bin/sh
 if [ "$1" = serve ]; then shift; exec {serve} "$@"; fi
 exec {python} -c 'from service.cli.main import app; app()' "$@"
 """
-# A target runs its askahead command; setting up is what somebody has done who runs tests.
-_MAKE = """#!/bin/sh
-recipe=$({make} -n "$@") || exit
-[ "$1" = setup ] && exit
-exec askahead ${{recipe##*bin/askahead }}
-"""
 
 
-def run(page: Path, directory: Path, serve: Sequence[str] = FAST) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where commands are run.
+
+    Attributes:
+        root: the checkout they are run in the name of.
+        python: its interpreter.
+        serve: the command that starts a server, flags excluded; None for what is installed.
+        installs: ``make setup`` does what it says; otherwise that is what somebody has done who runs tests.
+        seconds: how long a block may take, far above what one does.
+    """
+
+    root: Path
+    python: Path
+    serve: Sequence[str] | None
+    installs: bool
+    seconds: float
+
+    def tools(self, directory: Path) -> None:
+        """Put commands into a directory that mean something else in a test than on the page."""
+        directory.mkdir(exist_ok=True)
+        make = f"{shutil.which('make')} --no-print-directory -C {shlex.quote(str(self.root))}"
+        scripts = {"make": _MAKE.format(make=make, setup=f'exec {make} "$@"' if self.installs else "exit")}
+        if self.serve is not None:
+            python = shlex.quote(str(self.python))
+            scripts["askahead"] = _ASKAHEAD.format(serve=shlex.join(self.serve), python=python)
+        for name, script in scripts.items():
+            (directory / name).write_text(script)
+            (directory / name).chmod(0o755)
+        (directory / ".curlrc").write_text(f"fail-with-body\nmax-time = {self.seconds:.0f}\n")
+
+
+HERE = Place(ROOT, Path(sys.executable), FAST, installs=False, seconds=60.0)
+"""This checkout."""
+
+
+def run(page: Path, directory: Path, place: Place = HERE) -> None:
     """Run the commands of a page, in an empty directory.
 
     Args:
         page: Markdown.
         directory: made; the commands run in it.
-        serve: the command that starts a server, flags excluded.
+        place: where it is.
 
     Raises:
         SnippetError: one of them does not do what the page says.
@@ -52,7 +88,7 @@ def run(page: Path, directory: Path, serve: Sequence[str] = FAST) -> None:
     text, uses = _ADDRESS.subn(f"127.0.0.1:{port}", page.read_text())
     snippets = parse(text)
     with ExitStack() as stack:
-        runner = _Runner(page, directory, port, serve, stack)
+        runner = _Runner(page, directory, port, place, stack)
         if uses and not any("server" in snippet.words for snippet in snippets):
             runner.serve("askahead serve")
         for snippet in snippets:
@@ -60,16 +96,17 @@ def run(page: Path, directory: Path, serve: Sequence[str] = FAST) -> None:
 
 
 class _Runner:
-    def __init__(self, page: Path, directory: Path, port: int, serve: Sequence[str], stack: ExitStack) -> None:
-        self._page, self._directory, self._stack = page, directory, stack
+    def __init__(self, page: Path, directory: Path, port: int, place: Place, stack: ExitStack) -> None:
+        self._page, self._directory, self._place, self._stack = page, directory, place, stack
         self._server: Server | None = None
+        tools = directory / ".tools"
+        place.tools(tools)
+        path = [str(tools), str(place.python.parent), os.environ["PATH"]]
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)} | {
-            "PATH": os.pathsep.join(
-                [str(_tools(directory, serve)), str(Path(sys.executable).parent), os.environ["PATH"]]
-            ),
-            "PYTHONPATH": str(ROOT),
+            "PATH": os.pathsep.join(path),
+            "PYTHONPATH": str(place.root),
             "PYTHONUNBUFFERED": "1",
-            "CURL_HOME": str(directory / ".tools"),
+            "CURL_HOME": str(tools),
             "ASKAHEAD_PORT": str(port),
             "ASKAHEAD_DATA_DIR": str(directory / ".data"),
         }
@@ -95,7 +132,7 @@ class _Runner:
         # Without a shell in between, which would get the signal that ends the server.
         shell = ["bash", "-c", f"exec env {command}"]
         self._server = Server(shell, self._environment, self._directory)
-        self._server.wait_ready(SECONDS)
+        self._server.wait_ready(self._place.seconds)
 
     def _stop(self) -> None:
         server, self._server = self._server, None
@@ -105,17 +142,19 @@ class _Runner:
     def _execute(self, snippet: Snippet) -> None:
         try:
             done = subprocess.run(
-                _command(snippet),
+                self._command(snippet),
                 cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=SECONDS,
+                timeout=self._place.seconds,
                 check=False,
             )
         except subprocess.TimeoutExpired as exc:
-            raise self._wrong(snippet, f"it did not end within {SECONDS:.0f} s; say background if it need not") from exc
+            raise self._wrong(
+                snippet, f"it did not end within {self._place.seconds:.0f} s; say background if it need not"
+            ) from exc
         if (done.returncode != 0) != ("fails" in snippet.words):
             raise self._wrong(snippet, f"it ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         if snippet.output and (told := difference(snippet.output, done.stdout)):
@@ -125,7 +164,7 @@ class _Runner:
         printed = self._directory / f".printed-{snippet.line}"
         with printed.open("wb") as output:
             process = subprocess.Popen(
-                _command(snippet),
+                self._command(snippet),
                 cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -135,7 +174,7 @@ class _Runner:
             )
         # Entered after the server, so left before it.
         self._stack.push(lambda kind, *_: self._end(snippet, process, printed, judged=kind is None))
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + self._place.seconds
         while not printed.stat().st_size:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise self._wrong(snippet, f"it printed nothing; it ended with {process.poll()}")
@@ -143,7 +182,7 @@ class _Runner:
 
     def _end(self, snippet: Snippet, process: subprocess.Popen[bytes], printed: Path, *, judged: bool) -> None:
         """End it; where nothing else went wrong, once it has printed what it is said to."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + self._place.seconds
         try:
             while True:
                 ended = process.poll()
@@ -154,7 +193,7 @@ class _Runner:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)
-            process.wait(SECONDS)
+            process.wait(self._place.seconds)
         if not judged:
             return
         if told:
@@ -167,9 +206,14 @@ class _Runner:
         words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
         if words[:1] != ["make"]:
             raise self._wrong(snippet, f"targets of make can be chosen from, and this is none: {command}")
-        tried = subprocess.run([*words, "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+        tried = subprocess.run([*words, "-n"], cwd=self._place.root, capture_output=True, text=True, check=False)
         if tried.returncode:
             raise self._wrong(snippet, tried.stderr)
+
+    def _command(self, snippet: Snippet) -> list[str]:
+        if snippet.language == "python":
+            return [str(self._place.python), "-c", snippet.code]
+        return ["bash", "-e", "-o", "pipefail", "-c", snippet.code]
 
     def _wrong(self, snippet: Snippet, what: str) -> SnippetError:
         return SnippetError(f"{self._page.name}, line {snippet.line}: {what}\n\n{snippet.code}")
@@ -185,18 +229,3 @@ def _commands(code: str) -> list[str]:
     """The commands of a block that has one a line, without remarks."""
     lines = code.replace("\\\n", " ").splitlines()
     return [command for line in lines if (command := shlex.join(shlex.split(line, comments=True)))]
-
-
-def _tools(directory: Path, serve: Sequence[str]) -> Path:
-    """A directory with the commands that mean something else in a test than on the page."""
-    tools = directory / ".tools"
-    tools.mkdir()
-    make = f"{shutil.which('make')} --no-print-directory -C {shlex.quote(str(ROOT))}"
-    for name, script in (
-        ("askahead", _ASKAHEAD.format(serve=shlex.join(serve), python=shlex.quote(sys.executable))),
-        ("make", _MAKE.format(make=make)),
-    ):
-        (tools / name).write_text(script)
-        (tools / name).chmod(0o755)
-    (tools / ".curlrc").write_text(f"fail-with-body\nmax-time = {SECONDS:.0f}\n")
-    return tools

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli import main, peer
-from service.settings import Settings
+from service.settings import Settings, shown
 from tests.service.cli.probe import Probe
 
 
@@ -89,9 +89,9 @@ def test_what_cannot_be_is_refused_in_one_sentence(build: str, flags: str, messa
 
 
 def test_flags_of_no_use_are_not_shown() -> None:
-    shown = CliRunner().invoke(main.app, ["serve", "--help"], env={"COLUMNS": "250"}).stdout
-    assert "--sessions" in shown
-    assert not any(main._flag(name) in shown for name in peer.OPTIONS)
+    help_text = CliRunner().invoke(main.app, ["serve", "--help"], env={"COLUMNS": "250"}).stdout
+    assert "--sessions" in help_text
+    assert not any(shown.flag(name) in help_text for name in peer.OPTIONS)
 
 
 def test_ranks_on_other_machines_take_the_same_flags() -> None:

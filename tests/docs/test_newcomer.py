@@ -1,0 +1,38 @@
+"""Somebody clones the repository, does what the README and the tutorial say, and it is as they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docs.running import Place, run
+from tests.servers import ROOT
+
+_SECONDS = 900.0
+
+
+@pytest.mark.timeout(2 * _SECONDS)
+def test_what_a_newcomer_is_told_to_do_works_in_a_fresh_clone(tmp_path: Path) -> None:
+    clone = tmp_path / "askahead"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True, timeout=60)
+
+    given = {"DEMO_SECONDS": "10", "ASKAHEAD_DATA_DIR": str(tmp_path / "data"), "ASKAHEAD_ENGINE_NICE": "0"}
+    demo = subprocess.run(
+        ["make", "demo"],
+        cwd=clone,
+        env=os.environ | given,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "watch it live: http://127.0.0.1:" in demo.stdout
+    assert len([line for line in demo.stdout.splitlines() if "?" in line]) >= 3, demo.stdout
+
+    there = Place(clone, clone / ".venv/bin/python", serve=None, installs=True, seconds=_SECONDS)
+    for page in ("README.md", "docs/tutorial.md"):
+        run(clone / page, tmp_path / Path(page).stem, there)
