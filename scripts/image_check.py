@@ -3,8 +3,8 @@
     make image-check            # as root, on a Debian with mmdebstrap; takes minutes and 8 GB
 
 Stages are directories, and steps run in them with their own root. The base image is a Debian of the same release with
-its own Python. The server then runs as Kubernetes runs it: as the image's user, without capabilities, and with nothing
-to write to but its data and /tmp.
+its own Python. The server then runs as Kubernetes runs it: as the image's user, without capabilities or the system
+calls that container runtimes refuse, and with nothing to write to but its data and /tmp.
 
     --lend PATH     something of this machine that steps need to reach package indexes, such as pip's configuration
     --before CMD    a command to run before the last stage is built, such as one that installs what no index here has
@@ -239,7 +239,8 @@ def serve(stage: Stage, flags: list[str]) -> None:
         data = Path(name)
         os.chown(data, int(stage.user), int(stage.user))
         env = stage.env | {"ASKAHEAD_PORT": str(PORT), "ASKAHEAD_HOST": "127.0.0.1"}
-        command = enter(stage, [*stage.entrypoint, *flags], env, lent=["/etc/resolv.conf"], data=data)
+        refusing = ["python", "-c", Path(__file__).with_name("refusing.py").read_text()]
+        command = enter(stage, [*refusing, *stage.entrypoint, *flags], env, lent=["/etc/resolv.conf"], data=data)
         process = subprocess.Popen(command)
         try:
             asked(process)
