@@ -44,8 +44,9 @@ class Served:
         if self._span is not tracing.OFF:
             self._span.set({"http.response.status_code": status})
             self._span.end(str(status) if status >= 500 else None)
-        # What the server has failed at is worth a line where not every request is.
-        level = logging.INFO if status >= 500 else logging.DEBUG
+        # What the server has failed at is worth a line where not every request is. What asks without a key, and has no
+        # client, is how it is: that it is not ready is an answer, to somebody who asks again at once.
+        level = logging.INFO if status >= 500 and CLIENT in self._request else logging.DEBUG
         if log.isEnabledFor(level):
             self._log(level)
         self._active.__exit__(None, None, None)
