@@ -63,7 +63,7 @@ async def test_what_the_server_fails_at_is_a_line_at_info(
     # Who waits until it is ready asks again and again.
     async with client.get("/health") as response:
         assert response.status == 503
-    assert not lines("GET /health")
+    assert not lines("GET /health:")
     # The engine's own life is nobody's request.
     await until(lambda: lines("the engine has died"))
     (line,) = lines("the engine has died")
