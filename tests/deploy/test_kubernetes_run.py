@@ -123,4 +123,5 @@ def ask(first: str, second: str, key: str) -> None:
         # It is not this one's, so it is passed on to where the first says that it is reached.
         other.post("/v1/sessions/plant/push", json={"data": ["boiler 83"]}).raise_for_status()
         answers = other.get("/v1/sessions/plant/flash", params={"wait": "10", "after": "1"}).raise_for_status()
-        assert answers.json()["data"]
+        (answer,) = answers.json()["data"]
+        assert (answer["query"], answer["data_version"], answer["fresh"]) == ("Hot?", 1, True)
