@@ -37,7 +37,7 @@ lint: setup ## style, types and the direction of imports
 
 docs: setup ## the documentation as a site, into build/site
 	@.venv/bin/python -m scripts.pages
-	@.venv/bin/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
 
 bench: setup ## the benchmark, with the baselines beside it, in ten minutes (BENCH=full: most of an hour)
 	@exec .venv/bin/python -m bench $(if $(filter full,$(BENCH)),--full)
