@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from streams.engine.vllm_formats import kv_cache_arguments, offload_arguments, quantization_arguments
 from streams.engine.vllm_plan import planned
 from streams.errors import ModelError
+from streams.memory import within_group
 from streams.models.plan import GIB, KvType
 
 log = logging.getLogger(__name__)
@@ -290,8 +291,7 @@ def _shares(workers: int, threads: int | None) -> str:
 def _available_memory() -> int:
     from vllm.utils.cpu_resource_utils import get_memory_node_info
 
-    available: int = get_memory_node_info().available_memory
-    return available
+    return within_group(get_memory_node_info().available_memory)
 
 
 def _cpu_dtype() -> str:

@@ -46,6 +46,7 @@ class Place:
         serve: the command that starts a server, flags excluded; None for what is installed.
         installs: ``make setup`` does what it says; otherwise that is what somebody has done who runs tests.
         seconds: how long a block may take, far above what one does.
+        data: the servers' data directory; None for an empty one.
     """
 
     root: Path
@@ -53,6 +54,7 @@ class Place:
     serve: Sequence[str] | None
     installs: bool
     seconds: float
+    data: Path | None = None
 
     def tools(self, directory: Path) -> None:
         """Put commands into a directory that mean something else in a test than on the page."""
@@ -108,7 +110,7 @@ class _Runner:
             "PYTHONUNBUFFERED": "1",
             "CURL_HOME": str(tools),
             "ASKAHEAD_PORT": str(port),
-            "ASKAHEAD_DATA_DIR": str(directory / ".data"),
+            "ASKAHEAD_DATA_DIR": str(place.data or directory / ".data"),
         }
         stack.callback(self._stop)
 

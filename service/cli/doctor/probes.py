@@ -22,6 +22,7 @@ from service.cli.failures import Failure, Refused
 from service.settings import Settings
 from service.valkey import embedded_valkey
 from streams.errors import AskaheadError
+from streams.memory import group_room, within_group
 from streams.models import check as model_check
 from streams.models.describe import Described, describe
 from streams.models.locate import Local, locate
@@ -246,9 +247,4 @@ def _meminfo(name: str) -> int | None:
 def _available() -> int | None:
     """Bytes that a new process may have: of the machine, or of its control group where that allows less."""
     available = _meminfo("MemAvailable")
-    try:
-        group = Path("/sys/fs/cgroup")
-        left = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return available
-    return left if available is None else min(available, left)
+    return group_room() if available is None else within_group(available)
