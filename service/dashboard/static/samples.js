@@ -6,9 +6,12 @@ const near = (value, size, digits) => round(value + step(size), digits);
 
 const MAKERS = {
   ohlcv: ({ c = 100, sym = "ACME" }) => {
-    const close = near(c, 2);
-    const high = round(Math.max(c, close) + Math.random());
-    const low = round(Math.min(c, close) - Math.random());
+    // A hundredth of the price and five figures of it: prices are of any size.
+    const size = Math.abs(c) / 100 || 1;
+    const digits = Math.min(12, Math.max(0, 4 - Math.floor(Math.log10(Math.abs(c) || 1))));
+    const close = near(c, size, digits);
+    const high = round(Math.max(c, close) + size * Math.random(), digits);
+    const low = round(Math.min(c, close) - size * Math.random(), digits);
     return { o: c, h: high, l: low, c: close, v: Math.round(500 + 1000 * Math.random()), sym };
   },
   iot: ({ sid = "temp-01", val = 72, lo = 60, hi = 85 }) => ({ sid, val: near(val, 4), lo, hi }),
