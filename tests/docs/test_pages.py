@@ -9,7 +9,7 @@ import pytest
 from tests.docs.running import run
 from tests.servers import ROOT
 
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/tutorial.md", "docs/operations.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/chat.md", "docs/index.md", "docs/tutorial.md", "docs/operations.md")
 
 
 @pytest.mark.parametrize("page", PAGES)
