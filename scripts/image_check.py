@@ -6,8 +6,10 @@ Stages are directories, and steps run in them with their own root. The base imag
 its own Python. The server then runs as Kubernetes runs it: as the image's user, without capabilities or the system
 calls that container runtimes refuse, and with nothing to write to but its data and /tmp.
 
-    --lend PATH     something of this machine that steps need to reach package indexes, such as pip's configuration
-    --before CMD    a command to run before the last stage is built, such as one that installs what no index here has
+    --lend PATH               something of this machine that steps need to reach package indexes, such as pip's
+                              configuration
+    --before STAGE=COMMAND    a command to run in a stage before its steps, such as one that installs what no index
+                              here has
 """
 
 from __future__ import annotations
