@@ -8,8 +8,8 @@ help: ## this list
 setup: ## install everything into .venv
 	@scripts/setup.sh
 
-demo: setup ## start a server, stream a real data set into it, print answers as they change (DEMO_SECONDS=60 ends it)
-	@exec .venv/bin/askahead demo
+demo: setup ## start a server, stream a real data set into it, show answers as they change, here and on its page (DEMO_SECONDS=60 ends it)
+	@exec .venv/bin/askahead demo $(if $(DISPLAY)$(WAYLAND_DISPLAY),--open)
 
 serve: setup ## start the server alone, on http://127.0.0.1:8080
 	@exec .venv/bin/askahead serve
