@@ -35,7 +35,7 @@ from service.engine import engine_options, resolved_model
 from service.keys import BODIES, CLIENTS, METRICS, MODEL_CARD, OPENAPI, REDIS, SETTINGS, SUPERVISOR
 from service.lane import open_lane
 from service.metrics import Metrics
-from service.openapi import add_routes, build
+from service.openapi import add_routes, build, keyless
 from service.peers import PEERS, Peers
 from service.replica import identity
 from service.settings import Settings
@@ -105,8 +105,7 @@ def create_app(
     )
     app[OPENAPI] = orjson.dumps(build(OPERATIONS, version=importlib.metadata.version("askahead")))
     add_routes(app, OPERATIONS)
-    keyless = {operation.handler for operation in OPERATIONS if not operation.needs_key}
-    edge.install(app, settings, clients, metrics, keyless)
+    edge.install(app, settings, clients, metrics, keyless(OPERATIONS))
     app.on_response_prepare.append(models.tell_plain_template)
     app.on_shutdown.append(_drain)
     app.cleanup_ctx.append(

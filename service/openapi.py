@@ -136,6 +136,11 @@ def add_routes(app: web.Application, operations: Iterable[Operation]) -> None:
             app.router.add_route(operation.method, operation.path, handler)
 
 
+def keyless(operations: Iterable[Operation]) -> frozenset[Handler]:
+    """The handlers of those that nobody needs a key for."""
+    return frozenset(operation.handler for operation in operations if not operation.needs_key)
+
+
 def build(operations: Iterable[Operation], *, version: str, title: str = "Askahead") -> dict[str, Any]:
     """The OpenAPI 3.1 document.
 

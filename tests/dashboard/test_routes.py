@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient
 
 from service.dashboard import routes
 from service.dashboard.routes import OPERATIONS
-from service.openapi import add_routes
+from service.openapi import add_routes, keyless
 from tests.service.edge import edge_app, ok, serving
 
 STATIC = Path(routes.__file__).parent / "static"
@@ -27,7 +27,7 @@ Client = TestClient[web.Request, web.Application]
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     """Of a server with a key, which the client does not have."""
-    app = edge_app([web.get("/metrics", ok)], api_key="secret")
+    app = edge_app([web.get("/metrics", ok)], keyless(OPERATIONS), api_key="secret")
     add_routes(app, OPERATIONS)
     async with serving(app) as client:
         yield client
@@ -74,7 +74,6 @@ async def test_who_has_it_is_told_so(client: Client, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/dashboard/",
         "/dashboard/nope.js",
         "/dashboard/vendor",
         "/dashboard/vendor/",
@@ -95,7 +94,7 @@ async def test_there_is_nothing_else(client: Client, path: str) -> None:
     assert await status(client, path) == 404
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/./metrics", "/dashboardx", "/Dashboard", "/%64ashboardx"])
+@pytest.mark.parametrize("path", ["/metrics", "/./metrics", "/dashboard/", "/dashboardx", "/Dashboard", "/%64ashboardx"])
 async def test_nothing_beside_it_is_open(client: Client, path: str) -> None:
     assert await status(client, path) == 401
 
@@ -111,7 +110,8 @@ async def status(client: Client, path: str) -> int:
 
 
 async def test_it_is_only_read(client: Client) -> None:
-    response = await client.post("/dashboard")
+    assert (await client.post("/dashboard")).status == 401
+    response = await client.post("/dashboard", headers={"x-api-key": "secret"})
     assert (response.status, response.headers["Allow"]) == (405, "GET, HEAD")
 
 

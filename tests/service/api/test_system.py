@@ -14,7 +14,7 @@ from service import keys
 from service.api.system.protocol import Health
 from service.api.system.routes import OPERATIONS
 from service.core import CORE, Core
-from service.openapi import add_routes, build
+from service.openapi import add_routes, build, keyless
 from streams.engine.supervisor import Supervisor
 from streams.errors import EngineUnavailable, ModelError
 from tests.apps import until
@@ -84,7 +84,7 @@ async def _supervisor(state: str) -> Supervisor:
 
 
 async def _app(redis: Redis, state: str) -> web.Application:
-    app = edge_app([], api_key="secret")
+    app = edge_app([], keyless(OPERATIONS), api_key="secret")
     app[keys.SUPERVISOR] = supervisor = await _supervisor(state)
     app[keys.REDIS] = redis
     app[CORE] = core = Core(app[keys.SETTINGS], supervisor, redis, ME, app[keys.METRICS])
