@@ -94,7 +94,9 @@ async def test_there_is_nothing_else(client: Client, path: str) -> None:
     assert await status(client, path) == 404
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/./metrics", "/dashboard/", "/dashboardx", "/Dashboard", "/%64ashboardx"])
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/./metrics", "/dashboard/", "/dashboardx", "/Dashboard", "/%64ashboardx"]
+)
 async def test_nothing_beside_it_is_open(client: Client, path: str) -> None:
     assert await status(client, path) == 401
 
