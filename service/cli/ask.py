@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import LOCAL, ApiKey, Json, SessionId, Url
+from service.cli.options import LOCAL, ApiKey, Json, SessionId, Url, given
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ def ask(
         "stop": stop or None,
         "reasoning_effort": reasoning_effort,
     }
-    finish(_run(session, {name: value for name, value in fields.items() if value is not None}, url, api_key, json))
+    finish(_run(session, given(fields), url, api_key, json))
 
 
 async def _run(session_id: str, fields: Mapping[str, Any], url: str, api_key: str | None, json: bool) -> None:

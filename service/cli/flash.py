@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import LOCAL, ApiKey, Json, SessionId, Url
+from service.cli.options import LOCAL, ApiKey, Json, SessionId, Url, given
 
 if TYPE_CHECKING:
     pass
@@ -80,8 +80,7 @@ def add(
         "with_stats": with_stats,
         "notify": notify,
     }
-    given = {name: value for name, value in fields.items() if value is not None}
-    finish(_add(session, given, schema, url, api_key, json))
+    finish(_add(session, given(fields), schema, url, api_key, json))
 
 
 @flash.command()

@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from service.cli import peer
+from service.cli import options, peer
 from service.cli.ask import ask
 from service.cli.bench import bench
 from service.cli.calibrate import calibrate
@@ -68,7 +68,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     def run(**flags: Any) -> None:
         others = {parameter.name: flags.pop(parameter.name) for parameter in own}
-        given = {name: value for name, value in flags.items() if value is not None}
+        given = options.given(flags)
         for name, value in given.items():
             # The peer's --api-key has no value of its own.
             if value.startswith("--"):

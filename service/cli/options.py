@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +11,12 @@ from service.cli.forms import Format
 
 LOCAL = "http://127.0.0.1:8080"
 """Where a server listens unless it is told otherwise."""
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a command's options that were given: the others are None, and left to whoever is asked."""
+    return {name: value for name, value in options.items() if value is not None}
+
 
 Url = Annotated[str, typer.Option(envvar="ASKAHEAD_URL", help="Where the server listens.")]
 ApiKey = Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.options import LOCAL, ApiKey, Json, SessionId, Url
+from service.cli.options import LOCAL, ApiKey, Json, SessionId, Url, given
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,8 +76,7 @@ def create(
         "pre_decode": pre_decode or None,
         "flash": [{"query": query} for query in ask] if ask else None,
     }
-    given = {name: value for name, value in fields.items() if value is not None}
-    finish(_create(given, entry_type, url, api_key, json))
+    finish(_create(given(fields), entry_type, url, api_key, json))
 
 
 @sessions.command()

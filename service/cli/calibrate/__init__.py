@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.options import LOCAL, ApiKey, Json, Url
+from service.cli.options import LOCAL, ApiKey, Json, Url, given
 
 
 def calibrate(
@@ -77,7 +77,7 @@ def calibrate(
         candidates=fast_answer,
         url=url,
         api_key=api_key,
-        session={name: value for name, value in session.items() if value is not None},
+        session=given(session),
         batch=batch,
         max_tokens=max_tokens,
         most=max_false_accepts,
