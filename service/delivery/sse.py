@@ -47,6 +47,12 @@ def _frame(event: Event) -> bytes:
     return position + event_frame(event.kind, event.data)
 
 
+class _Answer(web.StreamResponse):
+    """Its headers leave with its first frame, in one packet: it is prepared when that is there, and not before."""
+
+    _send_headers_immediately = False
+
+
 async def write(request: web.Request, response: web.StreamResponse, frames: bytes) -> None:
     """Write to a client that has to read on: nothing may be held for one that does not.
 
@@ -76,7 +82,7 @@ async def stream_answer(
     """
     async with aclosing(frames):
         frame = await anext(frames, b"")
-        response = web.StreamResponse(headers=HEADERS)
+        response = _Answer(headers=HEADERS)
         await response.prepare(request)
         try:
             while frame:

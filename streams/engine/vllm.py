@@ -109,6 +109,9 @@ class VllmEngine:
         with ExitStack() as stack:
             scratch = stack.enter_context(TemporaryDirectory(prefix="askahead-engine-", ignore_cleanup_errors=True))
             try:
+                from streams.engine.vllm_text import forget_prompts
+
+                forget_prompts()
                 dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
                 llm = start(options, Path(scratch), dialect.reasoning_parser)
                 hush_parsers()

@@ -16,18 +16,21 @@ _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "repetit
 
 def reading() -> Any:
     """Sampling parameters of a chunk that is only read."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
 
     return SamplingParams(
-        max_tokens=1, temperature=0.0, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.DELTA
+        max_tokens=1,
+        temperature=0.0,
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        skip_clone=True,
     )
 
 
 def asking(sampling: Sampling) -> Any:
     """Sampling parameters of a question."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
 
     named = list(sampling.logprob_token_ids)
     return SamplingParams(
@@ -44,6 +47,8 @@ def asking(sampling: Sampling) -> Any:
         if sampling.constraint is None
         else _structured(sampling.constraint, sampling.max_tokens),
         output_kind=RequestOutputKind.DELTA,
+        # Nobody else has these, and a copy takes a fifth of the time that vLLM's part of a request takes.
+        skip_clone=True,
     )
 
 
