@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -12,6 +11,7 @@ import aiohttp
 import orjson
 
 from bench.servers import Server
+from bench.timed import Arrived, Connection
 
 SESSION_HEADER = "x-layerscale-session-id"
 
@@ -45,6 +45,8 @@ class Client:
             json_serialize=lambda body: orjson.dumps(body).decode(),
             timeout=aiohttp.ClientTimeout(600),
         )
+        # Those that no answer is coming on.
+        self._idle: list[Connection] = []
 
     async def __aenter__(self) -> Client:
         return self
@@ -53,6 +55,8 @@ class Client:
         self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None
     ) -> None:
         await self._http.close()
+        for connection in self._idle:
+            await connection.close()
 
     async def post(self, path: str, body: object, **headers: str) -> dict[str, Any]:
         """POST and decode."""
@@ -88,21 +92,25 @@ class Client:
         Raises:
             RuntimeError: it was refused, or the answer is empty.
         """
+        keep = self.server.name != "llama.cpp"
+        connection = self._idle.pop() if self._idle else Connection(self.server.url, keep=keep)
+        try:
+            answer = await connection.post(path, orjson.dumps(body | {"stream": True}), headers)
+        finally:
+            self._idle.append(connection)
+        if answer.status != 200:
+            told = b"".join(piece for _, piece in answer.pieces)
+            raise RuntimeError(f"{self.server.name}: {path}: {answer.status} {told[:500]!r}")
         first = 0.0
         usage: dict[str, Any] = {}
-        started = time.perf_counter()
-        async with self._http.post(path, json=body | {"stream": True}, headers=headers) as response:
-            if response.status != 200:
-                raise RuntimeError(f"{self.server.name}: {path}: {response.status} {await response.text()}")
-            async for event in _events(response):
-                if not first and _text(event):
-                    first = time.perf_counter() - started
-                usage = event.get("usage") or usage
-        whole = time.perf_counter() - started
+        for passed, event in _events(answer):
+            if not first and _text(event):
+                first = passed
+            usage = event.get("usage") or usage
         if not first:
             raise RuntimeError(f"{self.server.name}: the answer was empty")
         details = usage.get("prompt_tokens_details") or {}
-        return Answer(first, whole, usage.get("prompt_tokens", 0), details.get("cached_tokens"))
+        return Answer(first, answer.whole, usage.get("prompt_tokens", 0), details.get("cached_tokens"))
 
     # Sessions
 
@@ -151,10 +159,14 @@ class Client:
                     yield name, orjson.loads(line[5:])
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    async for line in response.content:
-        if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
-            yield orjson.loads(line[6:])
+def _events(answer: Arrived) -> Iterator[tuple[float, dict[str, Any]]]:
+    """What is in a stream of unnamed events, each with the time at which all of it was there."""
+    rest = b""
+    for passed, piece in answer.pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data: ") and not line.startswith(b"data: [DONE]"):
+                yield passed, orjson.loads(line[6:])
 
 
 def _text(event: dict[str, Any]) -> str | None:

@@ -36,8 +36,11 @@ async def measure(fleet: Fleet, full: bool) -> Result:
     await fleet.keep()
     for number in range(processes):
         async with AsyncExitStack() as stack:
-            ours = await stack.enter_async_context(Client(await fleet.fresh("askahead", "--kv-cache-gb", "1")))
-            floor = await stack.enter_async_context(Client(await fleet.fresh("floor")))
+            # Which of them finds the memory as the other left it must not matter either.
+            for name in ("askahead", "floor") if number % 2 else ("floor", "askahead"):
+                await fleet.fresh(name, *(("--kv-cache-gb", "1") if name == "askahead" else ()))
+            ours = await stack.enter_async_context(Client(await fleet.get("askahead")))
+            floor = await stack.enter_async_context(Client(await fleet.get("floor")))
             sides: dict[str, Side] = {_OURS: Resident(ours), _CALLED: Floor(floor), _SERVED: Served(floor)}
             for context in contexts:
                 log.info("process %d of %d, %d tokens of context", number + 1, processes, context)

@@ -23,8 +23,15 @@ class AnswerDetokenizer(detokenizer.FastIncrementalDetokenizer):  # type: ignore
 
     def __init__(self, tokenizer: Any, request: Any) -> None:
         super().__init__(tokenizer, request)
-        end = ending(self.tokenizer, request.prompt_token_ids or (), self.skip_special_tokens)
-        self.stream = tokenizers.decoders.DecodeStream(ids=end, skip_special_tokens=self.skip_special_tokens)
+        self._prompt: Sequence[int] | None = request.prompt_token_ids or ()
+
+    def decode_next(self, next_token_id: int) -> str:
+        # Now, and not at once: the request is on its way to the engine before.
+        if self._prompt is not None:
+            end, self._prompt = ending(self.tokenizer, self._prompt, self.skip_special_tokens), None
+            self.stream = tokenizers.decoders.DecodeStream(ids=end, skip_special_tokens=self.skip_special_tokens)
+        text: str = super().decode_next(next_token_id)
+        return text
 
 
 def ending(tokenizer: tokenizers.Tokenizer, prompt: Sequence[int], skip_special_tokens: bool) -> Sequence[int]:
