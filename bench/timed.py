@@ -47,6 +47,7 @@ class Connection:
 
         Raises:
             RuntimeError: the connection ended before the answer did.
+            OSError: there is none, or it broke.
             TimeoutError: that took ten minutes.
         """
         async with asyncio.timeout(_SECONDS):

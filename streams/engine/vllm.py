@@ -109,12 +109,12 @@ class VllmEngine:
         with ExitStack() as stack:
             scratch = stack.enter_context(TemporaryDirectory(prefix="askahead-engine-", ignore_cleanup_errors=True))
             try:
-                from streams.engine.vllm_text import forget_prompts
-
-                forget_prompts()
                 dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)
                 llm = start(options, Path(scratch), dialect.reasoning_parser)
                 hush_parsers()
+                from streams.engine.vllm_text import forget_prompts
+
+                forget_prompts()
                 engine = cls(llm, tokenizer, dialect, options)
                 try:
                     # On a GPU only vLLM knows how much memory is left for the KV cache, and only now.
