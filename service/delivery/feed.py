@@ -79,8 +79,9 @@ class _Watched:
 class Feed:
     """Events of sessions for one subscriber. Use as a context manager: while it is open, they do not expire.
 
-    Of each session: ``connected``, every cached answer, and then what happens until it is ``deleted``. The feed goes on
-    until the last session that was named is deleted; with a prefix it has no end of its own.
+    Of each session: ``connected``, every cached answer, and then what happens until it is ``deleted``; of one that is
+    created meanwhile, all that happens. The feed goes on until the last session that was named is deleted; with a prefix
+    it has no end of its own.
 
     With a position, ``connected`` says whether the session is ``resumed``: then what happened after that position comes
     next, instead of the answers.
@@ -259,9 +260,9 @@ class Feed:
                 self._ready[-1] = replace(self._ready[-1], position=str(self._cursor))
 
     async def _open(self, watched: _Watched) -> None:
-        """``connected``, then every cached answer."""
+        """``connected``, then every cached answer; of a session whose creation was heard, all that follows comes later."""
         look = await self._connect(watched, resumed=False)
-        if look is None:
+        if look is None or watched.at is not None:
             return
         watched.version = look.version
         for query in look.queries:
@@ -276,7 +277,9 @@ class Feed:
             look = await watched.view.look()
         except NotFound:
             return None
-        connected = {"session_id": session_id, "data_version": look.version, "flash_queries": len(look.queries)}
+        # From its creation on all is heard: what has happened since is yet to be told, also to who resumes in between.
+        version = look.version if watched.at is None else 0
+        connected = {"session_id": session_id, "data_version": version, "flash_queries": len(look.queries)}
         if self._after is not None and watched.at is None:
             connected["resumed"] = resumed
         # An acknowledgement comes before what its data causes, and some of that may be in the snapshot.

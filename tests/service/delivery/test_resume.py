@@ -200,7 +200,7 @@ async def test_a_session_that_was_deleted_meanwhile_is_404_and_its_successor_ano
     assert (status, reply["error"]["code"]) == (404, "session_not_found")
     await create(client, "s")
     await push(client)
-    assert [told(event) for event in await listener.hear(1)] == [("connected", "s", 1)]
+    assert [told(event) for event in await listener.hear(2)] == [("connected", "s", 0), ("data_updated", None, 1)]
 
 
 async def test_answers_are_told_once_whatever_is_said_live(client: apps.Client) -> None:
@@ -281,10 +281,11 @@ async def test_sessions_that_came_and_went_meanwhile_are_told(client: apps.Clien
     await create(client, "p-again")
     await arrived(client)
     await asyncio.sleep(0.005)
-    events = await listener.hear(6)
+    events = await listener.hear(7)
     assert events[0] == connected("p-stays", 0, 0, resumed=True)
     assert [told(event) for event in events[1:]] == [
-        ("connected", "p-new", 1),
+        ("connected", "p-new", 0),
+        ("data_updated", "p-new", 1),
         ("flash_ready", "p-new", 1),
         ("deleted", "p-goes", None),
         ("deleted", "p-again", None),
@@ -299,6 +300,22 @@ async def test_sessions_that_came_and_went_meanwhile_are_told(client: apps.Clien
         ("connected", "p-again", 0),
         ("data_updated", "p-stays", 1),
     }
+
+
+async def test_who_leaves_as_soon_as_a_new_session_is_told_hears_the_rest_of_it_once(client: apps.Client) -> None:
+    await create(client, "p-stays")
+    listener = Listener(client, "/v1/events?prefix=p-")
+    await listener.hear(1)
+    await create(client, "p-new", "Hot?")
+    for _ in range(2):
+        await push(client, "p-new")
+        await answered(client, "p-new")
+    await arrived(client)
+    assert told((await listener.hear(2))[1]) == ("connected", "p-new", 0)
+    for event in (("data_updated", 1), ("flash_ready", 1), ("data_updated", 2), ("flash_ready", 2)):
+        *known, new = await listener.hear(3)
+        assert [told(one) for one in known] == [("connected", "p-stays", 0), ("connected", "p-new", 2)]
+        assert told(new) == (event[0], "p-new", event[1])
 
 
 async def test_named_sessions_that_are_gone_are_told_to_be_if_that_is_known(client: apps.Client) -> None:
