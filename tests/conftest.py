@@ -25,6 +25,11 @@ from tests.engine.models import shallow
 from tests.losing import Losing
 from tests.models import rwkv_toy
 
+# Where several processes share the cores, threads of an engine would wait for each other most of the time: a layer is
+# done when the last of them has had its turn. Beside a busy process, two take six times as long as one.
+if count := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+
 # How fast an example runs says more about what else the machine does.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")

@@ -79,9 +79,9 @@ class _Watched:
 class Feed:
     """Events of sessions for one subscriber. Use as a context manager: while it is open, they do not expire.
 
-    Of each session: ``connected``, every cached answer, and then what happens until it is ``deleted``; of one that is
-    created meanwhile, all that happens. The feed goes on until the last session that was named is deleted; with a prefix
-    it has no end of its own.
+    Of each session: ``connected``, every cached answer, and then what happens until it is ``deleted``. Of one that is
+    created meanwhile: ``connected``, and all that happens. The feed goes on until the last session that was named is
+    deleted; with a prefix it has no end of its own.
 
     With a position, ``connected`` says whether the session is ``resumed``: then what happened after that position comes
     next, instead of the answers.
@@ -260,7 +260,7 @@ class Feed:
                 self._ready[-1] = replace(self._ready[-1], position=str(self._cursor))
 
     async def _open(self, watched: _Watched) -> None:
-        """``connected``, then every cached answer; of a session whose creation was heard, all that follows comes later."""
+        """``connected``, then every cached answer, unless all that led to them is yet to be heard."""
         look = await self._connect(watched, resumed=False)
         if look is None or watched.at is not None:
             return

@@ -111,6 +111,8 @@ class _Runner:
             "CURL_HOME": str(tools),
             "ASKAHEAD_PORT": str(port),
             "ASKAHEAD_DATA_DIR": str(place.data or directory / ".data"),
+            # One that gives way to all other tests would not be done in time.
+            "ASKAHEAD_ENGINE_NICE": "0",
         }
         stack.callback(self._stop)
 
