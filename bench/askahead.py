@@ -38,10 +38,11 @@ class Client:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        # llama.cpp's server ends a connection after a streamed answer without saying so.
+        self._keep = server.name != "llama.cpp"
         self._http = aiohttp.ClientSession(
             server.url,
-            # llama.cpp's server ends a connection after a streamed answer without saying so.
-            connector=aiohttp.TCPConnector(force_close=server.name == "llama.cpp"),
+            connector=aiohttp.TCPConnector(force_close=not self._keep),
             json_serialize=lambda body: orjson.dumps(body).decode(),
             timeout=aiohttp.ClientTimeout(600),
         )
@@ -92,8 +93,7 @@ class Client:
         Raises:
             RuntimeError: it was refused, or the answer is empty.
         """
-        keep = self.server.name != "llama.cpp"
-        connection = self._idle.pop() if self._idle else Connection(self.server.url, keep=keep)
+        connection = self._idle.pop() if self._idle else Connection(self.server.url, keep=self._keep)
         try:
             answer = await connection.post(path, orjson.dumps(body | {"stream": True}), headers)
         finally:
