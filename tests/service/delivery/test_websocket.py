@@ -7,11 +7,12 @@ from typing import Any
 
 import msgpack
 import pytest
+from aiohttp import web
 from redis.asyncio import Redis
 
 from tests import apps
 from tests.apps import answered, call, core, ok, settled, until
-from tests.engine.fast import FastEngine
+from tests.engine.fast import FastEngine, FastHeld
 from tests.service.delivery.frames import PING, PONG, TEXT, UPGRADE, raw
 from tests.service.delivery.messages import receive, receive_msgpack
 
@@ -76,6 +77,35 @@ async def test_a_push_is_acknowledged_before_what_it_causes(client: apps.Client)
                 "data": {"data_version": version, "tokens": tokens, "entries": version + 1, "pending": 0},
             }
             assert (ready["type"], ready["data"]["id"], ready["data"]["data_version"]) == ("flash_ready", 1, version)
+
+
+@pytest.mark.parametrize("over", ["websocket", "http"])
+async def test_a_push_is_acknowledged_before_the_model_begins_on_it(
+    client: apps.Client, monkeypatch: pytest.MonkeyPatch, over: str
+) -> None:
+    done: list[str] = []
+
+    def note(owner: type, method: str, what: str) -> None:
+        inner = getattr(owner, method)
+
+        async def noted(self: Any, *args: Any, **options: Any) -> Any:
+            done.append(what)
+            return await inner(self, *args, **options)
+
+        monkeypatch.setattr(owner, method, noted)
+
+    note(FastHeld, "extend", "read")
+    async with client.ws_connect(WS) as socket:
+        await receive(socket)
+        note(web.WebSocketResponse, "send_str", "acknowledged")
+        note(web.Response, "write_eof", "acknowledged")
+        done.clear()
+        if over == "websocket":
+            await socket.send_json({"type": "push", "data": "x"})
+        else:
+            await ok(client, "POST", f"{SESSION}/push", {"data": "x"})
+        await until(lambda: "read" in done)
+    assert done[:2] == ["acknowledged", "read"]
 
 
 async def test_large_pushes_keep_their_order(client: apps.Client, engine: FastEngine) -> None:
