@@ -23,6 +23,7 @@ from typing import Any
 from streams.engine.accelerators import accelerators
 from streams.engine.base import ModelFacts, Piece, Priority, Sampling
 from streams.engine.dialect import VllmDialect, hush_parsers
+from streams.engine.lasting import lasting
 from streams.engine.leash import Leash
 from streams.engine.lifeline import Lifelines
 from streams.engine.supported import refuse_unsupported
@@ -104,9 +105,9 @@ class VllmEngine:
         Raises:
             ModelError: the model cannot be loaded this way.
         """
-        refuse_unsupported(options.model)
-        tokenizer = HfTokenizer.load(options.model, options.chat_template)
-        with ExitStack() as stack:
+        with lasting(), ExitStack() as stack:
+            refuse_unsupported(options.model)
+            tokenizer = HfTokenizer.load(options.model, options.chat_template)
             scratch = stack.enter_context(TemporaryDirectory(prefix="askahead-engine-", ignore_cleanup_errors=True))
             try:
                 dialect = VllmDialect.load(tokenizer, options.tool_parser, options.reasoning_parser)

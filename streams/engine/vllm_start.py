@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from streams.engine import core_process
 from streams.engine.vllm_formats import kv_cache_arguments, offload_arguments, quantization_arguments
 from streams.engine.vllm_plan import planned
 from streams.errors import ModelError
@@ -248,6 +249,9 @@ def configured(
         if plan is not None:
             log.info("%s", plan.sentence())
             plan.check()
+        from vllm.v1.engine.core import EngineCoreProc
+
+        EngineCoreProc.run_engine_core = staticmethod(core_process.run)
         yield config
 
 
