@@ -55,7 +55,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What came of it. Times in milliseconds, from when a request was sent (with an interval: due) to its answer."""
+    """What came of it. Times in milliseconds, from when a request was sent to its answer. With an interval none waits
+    for an answer before it, so that a server that stalls is seen by all that come meanwhile."""
 
     rate: float
     count: int
@@ -143,7 +144,7 @@ class _Client(asyncio.Protocol, ABC):
     def _at_intervals(self, due: float) -> None:
         if due >= self._until:
             return
-        self._sent.append(due)
+        self._sent.append(time.perf_counter())
         self._transport.write(next(self._requests))
         due += self._plan.interval
         self._loop.call_later(due - time.perf_counter(), self._at_intervals, due)
