@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from streams.engine import core_process
+from streams.engine.huge_pages import into_huge_pages
 from streams.engine.vllm_formats import kv_cache_arguments, offload_arguments, quantization_arguments
 from streams.engine.vllm_plan import planned
 from streams.errors import ModelError
@@ -148,7 +150,12 @@ def start(options: EngineOptions, scratch: Path, reasoning_parser: str | None = 
                 " Mamba, which llama.cpp runs, another model, or a machine with a GPU.",
                 param="model",
             )
-        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+        with ThreadPoolExecutor(1, "huge-pages") as beside:
+            # What vLLM's import leaves is there, and this process now waits for the engine's.
+            moving = beside.submit(into_huge_pages)
+            llm = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            moving.result()
+        return llm
 
 
 @contextmanager
