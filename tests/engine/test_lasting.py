@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection
 import pytest
 
 from streams.engine.lasting import lasting
-from streams.engine.vllm import VllmEngine
 
 
 @pytest.fixture
@@ -84,7 +83,7 @@ def test_nothing_is_collected_while_an_engines_process_imports_vllm(name: str, c
         process.join(60)
 
 
-async def test_an_engine_lasts(vllm_engine: VllmEngine) -> None:
-    assert vllm_engine.facts.context
+@pytest.mark.usefixtures("vllm_engine")
+async def test_an_engine_lasts() -> None:
     assert gc.isenabled()
     assert gc.get_freeze_count() > 100_000
